@@ -1,0 +1,1 @@
+//! Policy x environment -> trajectories: parsers, rollouts, groups, endpoints, and the durable ledger of work.

@@ -1,0 +1,1 @@
+//! Benchmarks as data: running, scoring, judging and honest statistics.

@@ -1,0 +1,1 @@
+//! Decoders, vision towers, projectors, heads, weights, tokenizer, chat template, image preprocessing, generation.

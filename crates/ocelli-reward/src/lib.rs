@@ -1,0 +1,1 @@
+//! Pure scorers: answer extraction, mathematical equality, choices, format and tool use.

@@ -1,0 +1,1 @@
+//! Vision tools, their limits, their server (MCP and HTTP) and their client.

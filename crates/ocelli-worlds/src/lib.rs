@@ -1,0 +1,1 @@
+//! Procedural task worlds with exact ground truth: charts, geometry, counting, paths, patterns.
