@@ -1,2 +1,52 @@
-//! The `ocelli` binary.
-fn main() {}
+//! The binary `ocelli`: parses the command line, runs one command, turns its outcome into an exit code.
+//!
+//! Exit codes: 0 done; 1 done, and the answer is "no" (different, not equal, check failed); 2 the request or its
+//! input is wrong; 130 interrupted.
+
+// The command line is the one place that talks to the terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod commands;
+mod config;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Post-train and examine models that reason over images.
+#[derive(Parser)]
+#[command(name = "ocelli", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Start with `ocelli doctor`. Every command explains itself with --help.")]
+struct Cli {
+    #[command(flatten)]
+    ui: ui::UiArgs,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = ui::Ui::new(&cli.ui);
+    ui.start_log();
+    match cli.command.run(&ui) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The whole command line, for help, completions, man pages and the reference.
+pub(crate) fn command_line() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command_line().debug_assert();
+    }
+}
