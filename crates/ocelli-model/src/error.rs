@@ -1,0 +1,141 @@
+//! What can go wrong between a file and a token. Messages name the file, the key or tensor, and the numbers.
+
+use std::path::{Path, PathBuf};
+
+use ocelli_data::io::IoError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A bounded read or an atomic write failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The operating system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Os {
+        /// `open`, `map` ...
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A key of a JSON configuration is missing or does not fit.
+    #[error("{file}: key `{key}`: expected {expected}, found {found}")]
+    Config {
+        /// The configuration file.
+        file: PathBuf,
+        /// Dotted path of the key.
+        key: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A weight file is not what its format demands.
+    #[error("{path}: {why}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with numbers.
+        why: String,
+    },
+    /// One tensor of a weight file is not what its format demands.
+    #[error("{path}: tensor `{tensor}`: {why}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong, with numbers.
+        why: String,
+    },
+    /// Weights and configuration disagree; lists every disagreement.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// A tokenizer cannot be built or used.
+    #[error("tokenizer {path}: {why}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A chat template cannot be parsed or rendered.
+    #[error("chat template: {0}")]
+    Chat(String),
+    /// A name does not lead to a checkpoint.
+    #[error("cannot find model `{name}`: {why}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for, and what to do.
+        why: String,
+    },
+    /// A request that the model cannot serve: too long, an unknown token id, an impossible setting.
+    #[error("{0}")]
+    Request(String),
+}
+
+impl ModelError {
+    pub(crate) fn os(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Os { what, path, source }
+    }
+
+    pub(crate) fn malformed(path: &Path, why: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), why: why.into() }
+    }
+
+    pub(crate) fn tensor(path: &Path, tensor: &str, why: impl Into<String>) -> Self {
+        Self::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), why: why.into() }
+    }
+}
+
+/// A tensor whose shape is not the one that the configuration demands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Shape that the configuration demands.
+    pub expected: Vec<usize>,
+    /// Shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// All disagreements between a configuration and the tensors of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.describe())]
+pub struct Mismatch {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// Demanded, not in the file.
+    pub missing: Vec<String>,
+    /// In the file, not demanded.
+    pub unexpected: Vec<String>,
+    /// In both, with different shapes.
+    pub misshapen: Vec<Misshapen>,
+}
+
+impl Mismatch {
+    fn describe(&self) -> String {
+        let mut text = format!(
+            "{}: the weights do not fit the configuration: {} missing, {} unexpected, {} with another shape",
+            self.path.display(),
+            self.missing.len(),
+            self.unexpected.len(),
+            self.misshapen.len()
+        );
+        for name in &self.missing {
+            text += &format!("\n  missing     {name}");
+        }
+        for name in &self.unexpected {
+            text += &format!("\n  unexpected  {name}");
+        }
+        for m in &self.misshapen {
+            text += &format!("\n  shape       {}: expected {:?}, found {:?}", m.name, m.expected, m.found);
+        }
+        text
+    }
+}
