@@ -1,1 +1,10 @@
 //! Pure scorers: answer extraction, mathematical equality, choices, format and tool use.
+
+pub mod extract;
+pub mod reference;
+pub mod text;
+mod unicode;
+pub mod verify;
+
+pub use unicode::normalise_unicode;
+pub use verify::{Outcome, Policy, Verdict, verify};
