@@ -1,0 +1,71 @@
+//! Charts in six styles, and questions about them: value, difference, extremum, count, comparison, trend.
+//!
+//! Example: a bar chart of five fruits, "How many crates does Pear show?", target `Number 35 (5 %)`, plan
+//! `read_axis`, `measure`. From 128 pixels on the pictures carry ticks with numbers and names; below that, axes run
+//! from 0 to 10 (0 to 8 under 64 pixels) with a grid line at every second unit, and colours name things.
+
+mod draw;
+mod question;
+mod spec;
+
+use serde::{Deserialize, Serialize};
+
+pub use draw::draw;
+pub use question::Skill;
+pub use spec::{Chart, Scale, Series, Style};
+
+use crate::World;
+use crate::canvas::{Canvas, WHITE};
+use crate::dice::Dice;
+use crate::item::{Draft, Item, Setup, WorldError};
+use crate::truth::{Rect, Truth};
+
+/// The world of charts. Empty lists mean all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Charts {
+    /// Styles to draw.
+    pub styles: Vec<Style>,
+    /// Skills to ask for; a style that cannot ask one of them asks for a value instead.
+    pub skills: Vec<Skill>,
+}
+
+impl World for Charts {
+    fn name(&self) -> &'static str {
+        "charts"
+    }
+
+    fn generate(&self, seed: u64, index: u64, setup: &Setup) -> Result<Item, WorldError> {
+        let mut dice = Dice::new(self.name(), seed, index);
+        let style = *dice.pick(if self.styles.is_empty() { &Style::ALL } else { &self.styles });
+        let chart = Chart::random(&mut dice, setup, style);
+        let (canvas, truth) = draw(&chart, setup.width, setup.height);
+        let asked = question::ask(&mut dice, &chart, &truth, &self.skills);
+        let meta = vec![("style", style.name().to_owned()), ("skill", asked.skill.name().to_owned())];
+        Draft { canvas, truth, question: asked.question, target: asked.target, plan: asked.plan, meta }
+            .finish(self.name(), seed, index)
+    }
+}
+
+/// A picture of `rows` x `columns` charts, each `panel` in size, with white gaps; the truth holds the panels' boxes.
+pub fn panels(seed: u64, index: u64, rows: u32, columns: u32, panel: &Setup) -> (Canvas, Truth) {
+    let mut dice = Dice::new("panels", seed, index);
+    let gap = (panel.width.min(panel.height) / 14).max(4);
+    let (w, h) = (columns * (panel.width + gap) + gap, rows * (panel.height + gap) + gap);
+    let mut canvas = Canvas::new(w, h, WHITE);
+    let mut all = Truth::default();
+    for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+        let style = *dice.pick(&Style::ALL);
+        let (picture, truth) = draw(&Chart::random(&mut dice, panel, style), panel.width, panel.height);
+        let (left, top) = (gap + column * (panel.width + gap), gap + row * (panel.height + gap));
+        canvas.paste(&picture, left, top);
+        let (dx, dy) = (f64::from(left), f64::from(top));
+        let truth = truth.moved(dx, dy);
+        all.labels.extend(truth.labels);
+        all.axes.extend(truth.axes);
+        all.marks.extend(truth.marks);
+        let rect = Rect { x0: 0.0, y0: 0.0, x1: f64::from(panel.width), y1: f64::from(panel.height) };
+        all.panels.push(rect.moved(dx, dy));
+    }
+    (canvas, all)
+}
