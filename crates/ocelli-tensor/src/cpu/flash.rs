@@ -1,0 +1,184 @@
+//! Blocks of attention: scores of a block of queries against a block of keys, folded into a running softmax.
+//!
+//! For each query row `i` the state after any number of keys is `m = max_j s_ij`, `l = sum_j e^(s_ij - m)` and
+//! `o = sum_j e^(s_ij - m) v_j`; a further block with a larger maximum rescales `o` and `l` (Milakov & Gimelshein 2018; Dao et al. 2022,
+//! "FlashAttention", algorithm 1). Nothing of size queries x keys is kept: the backward pass recomputes a block of probabilities from the
+//! saved log-sum-exp (Dao 2023, algorithm 2).
+
+use super::tile::{ADD, Left, NR, SET, tile};
+use super::{Isa, Scratch, math, vectorize};
+
+/// Keys per block (a multiple of 16).
+pub(crate) const KEYS: usize = 64;
+/// Queries per block (a multiple of 6).
+pub(crate) const QUERIES: usize = 48;
+
+/// Running softmax of `rows` queries.
+pub(crate) struct Online {
+    pub(crate) o: Scratch,
+    pub(crate) m: Vec<f32>,
+    pub(crate) l: Vec<f32>,
+    scores: Scratch,
+    d: usize,
+}
+
+/// A block of at most [`KEYS`] keys: scores come from panels of 16 keys `[ceil(count/16)][d][16]`, values from rows `[count][d]`.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyBlock<'a> {
+    pub(crate) panels: &'a [f32],
+    pub(crate) values: &'a [f32],
+    pub(crate) count: usize,
+}
+
+impl Online {
+    pub(crate) fn new(rows: usize, d: usize) -> Online {
+        Online {
+            o: Scratch::zeroed(rows * d),
+            m: vec![f32::NEG_INFINITY; rows],
+            l: vec![0.0; rows],
+            scores: Scratch::new(rows.min(QUERIES) * KEYS),
+            d,
+        }
+    }
+
+    /// Folds one block of keys into all rows. `q` is `[rows][d]`, already scaled; row `i` sees the first `visible(i)` keys of the
+    /// block, which must not decrease with `i`.
+    pub(crate) fn step(&mut self, isa: Isa, q: &[f32], keys: KeyBlock<'_>, visible: impl Fn(usize) -> usize) {
+        let (d, rows) = (self.d, self.m.len());
+        let visible = |i: usize| visible(i).min(keys.count);
+        for first in (0..rows).step_by(QUERIES) {
+            let n = (rows - first).min(QUERIES);
+            let count = visible(first + n - 1);
+            if count == 0 {
+                continue;
+            }
+            let q = Left { data: &q[first * d..(first + n) * d], rs: d, cs: 1 };
+            scores(isa, (n, count, d), q, keys.panels, &mut self.scores);
+            let state = (&mut self.m[first..first + n], &mut self.l[first..first + n]);
+            let o = &mut self.o[first * d..(first + n) * d];
+            fold(&mut self.scores, state, (o, d), count, |i| visible(first + i));
+            let p = Left { data: &self.scores, rs: KEYS, cs: 1 };
+            tile(isa, (n, d, count), p, (keys.values, d), (o, d), ADD);
+        }
+    }
+
+    /// Merges another state over other keys of the same rows (`rows x d` output, maxima, sums).
+    pub(crate) fn merge(&mut self, o: &[f32], m: &[f32], l: &[f32]) {
+        let d = self.d;
+        for i in 0..self.m.len() {
+            let top = self.m[i].max(m[i]);
+            if top == f32::NEG_INFINITY {
+                continue;
+            }
+            let (a, b) = (math::exp(self.m[i] - top), math::exp(m[i] - top));
+            self.l[i] = self.l[i] * a + l[i] * b;
+            self.m[i] = top;
+            for (x, y) in self.o[i * d..(i + 1) * d].iter_mut().zip(&o[i * d..(i + 1) * d]) {
+                *x = *x * a + y * b;
+            }
+        }
+    }
+
+    /// Divides by the sums. A row that saw nothing is zero.
+    pub(crate) fn normalise(&mut self) {
+        let d = self.d;
+        for (row, &l) in self.o.chunks_exact_mut(d).zip(&self.l) {
+            let inv = if l > 0.0 || l.is_nan() { 1.0 / l } else { 0.0 };
+            row.iter_mut().for_each(|x| *x *= inv);
+        }
+    }
+
+    /// `log sum_j e^(s_ij)` of row `i`; positive infinity if it saw nothing, so that `e^(s - lse)` is 0.
+    pub(crate) fn log_sum_exp(&self, i: usize) -> f32 {
+        if self.l[i] == 0.0 { f32::INFINITY } else { self.m[i] + self.l[i].ln() }
+    }
+}
+
+/// `s[n][count] = q[n][d] k[count][d]^T`, rows [`KEYS`] apart.
+pub(crate) fn scores(
+    isa: Isa,
+    (n, count, d): (usize, usize, usize),
+    q: Left<'_>,
+    panels: &[f32],
+    s: &mut [f32],
+) {
+    for (panel, j) in (0..count).step_by(NR).enumerate() {
+        let b = &panels[panel * d * NR..(panel + 1) * d * NR];
+        tile(isa, (n, NR, d), q, (b, NR), (&mut s[j..], KEYS), SET);
+    }
+}
+
+/// Turns scores into probabilities relative to the new maximum, rescaling what was there.
+fn fold(
+    s: &mut [f32],
+    (m, l): (&mut [f32], &mut [f32]),
+    (o, d): (&mut [f32], usize),
+    count: usize,
+    visible: impl Fn(usize) -> usize,
+) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for i in 0..m.len() {
+                let (seen, hidden) = s[i * KEYS..i * KEYS + count].split_at_mut(visible(i));
+                hidden.fill(0.0);
+                let top = math::max(seen).max(m[i]);
+                if seen.is_empty() {
+                    continue;
+                }
+                for x in seen.iter_mut() {
+                    *x = math::exp(*x - top);
+                }
+                let sum = math::lanes_sum(
+                    seen.len(),
+                    #[inline(always)]
+                    |j| seen[j],
+                );
+                if top > m[i] {
+                    let scale = math::exp(m[i] - top);
+                    o[i * d..(i + 1) * d].iter_mut().for_each(|x| *x *= scale);
+                    l[i] *= scale;
+                    m[i] = top;
+                }
+                l[i] += sum;
+            }
+        },
+    );
+}
+
+/// Gradients of one block. `p` holds the scores on entry; both `p` and `dp` are rows [`KEYS`] apart. Afterwards `p` holds the probabilities
+/// and `dp` the gradient of the scores, `p * (dp - delta)`.
+pub(crate) fn probabilities_and_score_grads(
+    (p, dp): (&mut [f32], &mut [f32]),
+    (lse, delta): (&[f32], &[f32]),
+    count: usize,
+    visible: impl Fn(usize) -> usize,
+) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for i in 0..lse.len() {
+                let seen = visible(i).min(count);
+                let p = &mut p[i * KEYS..i * KEYS + count];
+                let dp = &mut dp[i * KEYS..i * KEYS + count];
+                for (p, dp) in p[..seen].iter_mut().zip(&mut dp[..seen]) {
+                    *p = math::exp(*p - lse[i]);
+                    *dp = *p * (*dp - delta[i]);
+                }
+                p[seen..].fill(0.0);
+                dp[seen..].fill(0.0);
+            }
+        },
+    );
+}
+
+/// `c[m][d] += a^T b` for a block `a[k][m]` with rows [`KEYS`] apart and `b[k][d]`.
+pub(crate) fn add_transposed(
+    isa: Isa,
+    (m, d, k): (usize, usize, usize),
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+) {
+    tile(isa, (m, d, k), Left { data: a, rs: 1, cs: KEYS }, (b, d), (c, d), ADD);
+}

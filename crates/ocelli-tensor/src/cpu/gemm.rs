@@ -1,0 +1,244 @@
+//! Matrix product for all linear layers: `C[m, n] (+)= alpha * A[m, k] B[k, n] (+ bias[n])`, operands in `f32` or bf16 and
+//! either orientation, accumulation always in `f32`.
+//!
+//! The right operand is packed once (in slabs that stay in the last-level cache), then tiles of the result are computed on all cores; every tile
+//! goes through the whole depth, so no element's sum is ever split between threads. With few rows (decoding) nothing is packed: see
+//! [`super::skinny`].
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::pack::{self, Data, Mat};
+use super::tile::{MR, NR, Store, tile_raw};
+use super::{Isa, Scratch, Shared, isa, skinny};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Depth of a packed block: a right panel of it (16 columns) fits half of a 32 KiB L1.
+const DEPTH: usize = 256;
+/// Rows of a tile of the result: its packed left block takes 144 KiB of L2.
+const TILE_ROWS: usize = 24 * MR;
+/// Columns of a tile of the result.
+const TILE_COLS: usize = 32 * NR;
+/// Elements of the right operand packed at a time (16 MiB).
+const SLAB: usize = 4 << 20;
+
+/// What happens to the product.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    pub(crate) alpha: f32,
+    pub(crate) accumulate: bool,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    pub(crate) const SET: Epilogue<'static> = Epilogue { alpha: 1.0, accumulate: false, bias: None };
+
+    /// Adds to the result if it `present`s something already.
+    pub(crate) fn add_if(present: bool) -> Epilogue<'static> {
+        Epilogue { accumulate: present, ..Epilogue::SET }
+    }
+}
+
+/// Where the product goes: row-major, `n` columns.
+pub(crate) enum Out<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+impl<'a> Out<'a> {
+    /// All of a tensor nobody else holds.
+    pub(crate) fn of(t: &'a mut Tensor) -> Out<'a> {
+        match t.dtype() {
+            DType::F32 => Out::F32(t.fresh()),
+            DType::Bf16 => Out::Bf16(t.fresh()),
+        }
+    }
+}
+
+/// `C (+)= alpha * A B (+ bias)`.
+pub(crate) fn gemm(out: Out<'_>, a: Mat<'_>, b: Mat<'_>, epilogue: Epilogue<'_>) {
+    gemm_with(isa(), out, a, b, epilogue);
+}
+
+/// [`gemm`] on a given instruction set.
+pub(crate) fn gemm_with(isa: Isa, out: Out<'_>, a: Mat<'_>, b: Mat<'_>, epilogue: Epilogue<'_>) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(k, b.rows, "inner dimensions of {m} x {k} and {} x {n}", b.rows);
+    let len = match &out {
+        Out::F32(c) => c.len(),
+        Out::Bf16(c) => c.len(),
+    };
+    assert_eq!(len, m * n, "result of {m} x {n}");
+    if m == 0 || n == 0 {
+        return;
+    }
+    match out {
+        Out::F32(c) => product(isa, c, a, b, epilogue),
+        Out::Bf16(c) => {
+            // Accumulated in f32 and rounded once: a slab of rows at a time, so that the f32 copy stays small.
+            let slab = (SLAB / n).max(TILE_ROWS).min(m);
+            let mut wide = Scratch::new(slab * n);
+            for i0 in (0..m).step_by(slab) {
+                let rows = (m - i0).min(slab);
+                let (wide, c) = (&mut wide[..rows * n], &mut c[i0 * n..(i0 + rows) * n]);
+                let own = Epilogue { accumulate: false, ..epilogue };
+                product(isa, wide, a.row_range(i0, rows), b, own);
+                if epilogue.accumulate {
+                    super::par_zip(c, wide, |c, w| *c = bf16::down(c.up() + w));
+                } else {
+                    super::par_map(c, wide, bf16::down);
+                }
+            }
+        }
+    }
+}
+
+fn product(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    if m <= skinny::MAX_ROWS && a.cs == 1 && b.rs == 1 && k >= 8 {
+        skinny::product(isa, c, a, b, e);
+    } else if isa == Isa::Avx512 && m * n * k > 1 << 18 {
+        wide_crate(c, a, b, e);
+    } else {
+        let columns = (SLAB / k.max(1) / NR * NR).max(NR);
+        for j0 in (0..n).step_by(columns) {
+            slab(isa, c, a, b, (j0, (n - j0).min(columns)), e);
+        }
+    }
+}
+
+/// Columns `j0..j0 + n` of the result.
+fn slab(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize), e: Epilogue<'_>) {
+    let (m, k, ldc) = (a.rows, a.cols, b.cols);
+    let b = columns(b, j0, n);
+    let width = n.div_ceil(NR) * NR;
+    let mut packed = Scratch::new(k * width);
+    pack::right(b, DEPTH, &mut packed);
+    let packed = &*packed;
+    let c = Shared::new(c);
+    let (row_tiles, col_tiles) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLS));
+    let compute = |t: usize| {
+        // Consecutive tasks share columns of B: its block stays in the cache while rows of A stream by.
+        let (i0, jt) = ((t % row_tiles) * TILE_ROWS, (t / row_tiles) * TILE_COLS);
+        let (rows, cols) = ((m - i0).min(TILE_ROWS), (n - jt).min(TILE_COLS));
+        let mut left = Scratch::new(rows.div_ceil(MR) * MR * k.min(DEPTH));
+        for p0 in (0..k).step_by(DEPTH) {
+            let depth = (k - p0).min(DEPTH);
+            pack::left(a, (i0, rows), (p0, depth), &mut left);
+            let store = Store { alpha: e.alpha, accumulate: e.accumulate || p0 > 0 };
+            for j in (0..cols).step_by(NR) {
+                let panel = &packed[p0 * width + (jt + j) * depth..][..depth * NR];
+                for i in (0..rows).step_by(MR) {
+                    let (height, nr) = ((rows - i).min(MR), (cols - j).min(NR));
+                    let out = c.ptr((i0 + i) * ldc + j0 + jt + j, (height - 1) * ldc + nr);
+                    let left = &left[i * depth..];
+                    debug_assert!(left.len() >= (depth - 1) * MR + height);
+                    #[allow(unsafe_code)]
+                    // SAFETY: the left panel holds depth columns of `height` rows, the right one depth rows of 16 columns; `out`
+                    // was checked to hold `height` rows; tasks own disjoint tiles of C.
+                    unsafe {
+                        let a = (left.as_ptr(), 1, MR);
+                        tile_raw(isa, (height, nr, depth), a, (panel.as_ptr(), NR), (out, ldc), store);
+                    }
+                }
+            }
+        }
+        finish(c, (i0, rows), (j0 + jt, cols), ldc, k, e);
+    };
+    let tasks = row_tiles * col_tiles;
+    if m * n * k <= 1 << 16 {
+        (0..tasks).for_each(compute);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(compute);
+    }
+}
+
+/// Adds the bias to a finished tile, while it is still in the cache; an empty product (`k = 0`) starts from zero.
+fn finish(
+    c: Shared<f32>,
+    (i0, m): (usize, usize),
+    (j0, n): (usize, usize),
+    ldc: usize,
+    k: usize,
+    e: Epilogue<'_>,
+) {
+    if e.bias.is_none() && (k > 0 || e.accumulate) {
+        return;
+    }
+    for i in i0..i0 + m {
+        #[allow(unsafe_code)]
+        // SAFETY: this row of the tile belongs to the calling task alone.
+        let row = unsafe { c.slice(i * ldc + j0, n) };
+        if k == 0 && !e.accumulate {
+            row.fill(0.0);
+        }
+        if let Some(bias) = e.bias {
+            for (c, b) in row.iter_mut().zip(&bias[j0..j0 + n]) {
+                *c += b;
+            }
+        }
+    }
+}
+
+fn columns(b: Mat<'_>, j0: usize, n: usize) -> Mat<'_> {
+    b.t().row_range(j0, n).t()
+}
+
+/// Through the `gemm` crate, whose 512-bit kernels are chosen at run time; bf16 operands are widened first.
+fn wide_crate(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let wide = |x: Mat<'_>| match x.data {
+        Data::F32(_) => None,
+        Data::Bf16(d) => {
+            let mut w = Scratch::new(d.len());
+            super::par_map(&mut w, d, Elem::up);
+            Some(w)
+        }
+    };
+    let (wa, wb) = (wide(a), wide(b));
+    fn start<'a>(m: &Mat<'a>, w: &'a Option<Scratch>) -> &'a [f32] {
+        match (m.data, w) {
+            (Data::F32(d), _) => d,
+            (_, Some(w)) => w,
+            (_, None) => &[],
+        }
+    }
+    let (pa, pb) = (start(&a, &wa), start(&b, &wb));
+    assert!((m - 1) * a.rs + (k - 1) * a.cs < pa.len() && (k - 1) * b.rs + (n - 1) * b.cs < pb.len());
+    assert_eq!(c.len(), m * n);
+    let (rs, cs) = (|m: &Mat<'_>| m.rs as isize, |m: &Mat<'_>| m.cs as isize);
+    #[allow(unsafe_code)]
+    // SAFETY: the assertions above put every element of A, B and C inside its slice.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            e.accumulate,
+            pa.as_ptr(),
+            cs(&a),
+            rs(&a),
+            pb.as_ptr(),
+            cs(&b),
+            rs(&b),
+            1.0,
+            e.alpha,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
+    }
+    if let Some(bias) = e.bias {
+        super::par_rows(c, n, |_, rows| {
+            for row in rows.chunks_exact_mut(n) {
+                for (c, b) in row.iter_mut().zip(bias) {
+                    *c += b;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,125 @@
+//! Scalar functions written so that loops over them vectorise, and reductions with fixed lanes.
+
+use crate::tensor::Elem;
+
+/// `e^x` to about 1 unit in the last place; 0 below -87.3, infinity above 88.7, NaN for NaN.
+///
+/// Splits `x = n ln 2 + r` with `|r| <= ln 2 / 2` and evaluates the degree-6 Taylor-like polynomial of Cephes' `expf`.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    let c = if x > 88.7 { 88.7 } else { x };
+    let c = if c < -87.3 { -87.3 } else { c };
+    let t = c * std::f32::consts::LOG2_E + MAGIC;
+    let n = t - MAGIC;
+    let r = (c - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    p = p * (r * r) + r + 1.0;
+    // n is at most 128 = 127 + 1: scale in two steps to stay inside the exponent range.
+    let n = t.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
+    let half = n >> 1;
+    let two = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+    let y = p * two(half) * two(n - half);
+    if x < -87.3 {
+        0.0
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else {
+        y
+    }
+}
+
+/// Logistic function.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Hyperbolic tangent, absolute error below 3e-7.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+/// Gauss error function, absolute error below 3e-7 (Abramowitz and Stegun 7.1.26).
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
+    let y = 1.0 - p * exp(-a * a);
+    if x < 0.0 { -y } else { y }
+}
+
+const LANES: usize = 16;
+
+/// Sums `f(i)` over `0..n` in 16 lanes, then the lanes in a fixed order.
+#[inline(always)]
+pub(crate) fn lanes_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut acc = [0.0f32; LANES];
+    let whole = n / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for l in 0..LANES {
+            acc[l] += f(i + l);
+        }
+        i += LANES;
+    }
+    let mut s = 0.0;
+    for i in whole..n {
+        s += f(i);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            acc[l] += acc[l + width];
+        }
+        width /= 2;
+    }
+    s + acc[0]
+}
+
+/// Dot product.
+#[inline(always)]
+pub(crate) fn dot<A: Elem, B: Elem>(a: &[A], b: &[B]) -> f32 {
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    lanes_sum(
+        n,
+        #[inline(always)]
+        |i| a[i].up() * b[i].up(),
+    )
+}
+
+/// Largest element, ignoring NaN; negative infinity for none.
+#[inline(always)]
+pub(crate) fn max(x: &[f32]) -> f32 {
+    let mut acc = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for c in chunks {
+        for l in 0..LANES {
+            acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
+        }
+    }
+    acc.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// Sum of squares in `f64`.
+#[inline(always)]
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+    let mut acc = [0.0f64; 8];
+    let chunks = x.chunks_exact(8);
+    let rest = chunks.remainder();
+    for c in chunks {
+        for l in 0..8 {
+            acc[l] += f64::from(c[l]) * f64::from(c[l]);
+        }
+    }
+    rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() + acc.iter().sum::<f64>()
+}

@@ -1,0 +1,232 @@
+//! The inner matrix product: `C[m, n] (+)= alpha * A[m, k] B[k, n]` on operands that are already near (packed, or a block of
+//! attention), as 6 x 16 register tiles.
+//!
+//! `A` is read one element at a time with any two strides, `B` sixteen neighbouring columns at a time, so the same kernel
+//! serves packed panels, plain rows and transposed blocks. 6 x 16 keeps 12 accumulators, two loads of `B` and one broadcast of
+//! `A` in the 16 vector registers of AVX2, with more multiply-adds than loads per step.
+
+use super::Isa;
+
+/// Rows of a register tile.
+pub(crate) const MR: usize = 6;
+/// Columns of a register tile.
+pub(crate) const NR: usize = 16;
+
+/// The left operand: element `(i, p)` is `data[i * rs + p * cs]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) rs: usize,
+    pub(crate) cs: usize,
+}
+
+/// What to do with the product.
+#[derive(Clone, Copy)]
+pub(crate) struct Store {
+    pub(crate) alpha: f32,
+    /// Add to what is there instead of overwriting it.
+    pub(crate) accumulate: bool,
+}
+
+pub(crate) const SET: Store = Store { alpha: 1.0, accumulate: false };
+pub(crate) const ADD: Store = Store { alpha: 1.0, accumulate: true };
+
+/// `C (+)= alpha * A B` with `B` row-major (`ldb` between rows) and `C` row-major (`ldc`).
+pub(crate) fn tile(
+    isa: Isa,
+    (m, n, k): (usize, usize, usize),
+    a: Left<'_>,
+    (b, ldb): (&[f32], usize),
+    (c, ldc): (&mut [f32], usize),
+    store: Store,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * ldc + n <= c.len() && (m == 1 || ldc >= n), "C {m}x{n} ld {ldc} in {}", c.len());
+    if k > 0 {
+        assert!((m - 1) * a.rs + (k - 1) * a.cs < a.data.len(), "A {m}x{k} in {}", a.data.len());
+        assert!((k - 1) * ldb + n <= b.len(), "B {k}x{n} ld {ldb} in {}", b.len());
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: the assertions above put every element the tile touches inside its slice.
+    unsafe {
+        tile_raw(
+            isa,
+            (m, n, k),
+            (a.data.as_ptr(), a.rs, a.cs),
+            (b.as_ptr(), ldb),
+            (c.as_mut_ptr(), ldc),
+            store,
+        );
+    }
+}
+
+/// [`tile`] without bounds: for callers whose `C` is a part of an array others write other parts of.
+///
+/// # Safety
+/// All elements of `A` and `B` are readable, all elements of `C` are writable and touched by nobody else; `isa` is present.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn tile_raw(
+    isa: Isa,
+    (m, n, k): (usize, usize, usize),
+    (a, rs, cs): (*const f32, usize, usize),
+    (b, ldb): (*const f32, usize),
+    (c, ldc): (*mut f32, usize),
+    store: Store,
+) {
+    let mut j = 0;
+    while j < n {
+        let width = (n - j).min(NR);
+        let mut i = 0;
+        while i < m {
+            let height = (m - i).min(MR);
+            // SAFETY: (i, j) and the extents stay inside the operands the caller vouches for.
+            unsafe {
+                let (a, b, c) = (a.add(i * rs), b.add(j), c.add(i * ldc + j));
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 | Isa::Avx512 => {
+                        x86::micro((height, width, k), (a, rs, cs), (b, ldb), (c, ldc), store)
+                    }
+                    _ => portable((height, width, k), (a, rs, cs), (b, ldb), (c, ldc), store),
+                }
+            }
+            i += height;
+        }
+        j += width;
+    }
+}
+
+/// The same register tile in plain Rust.
+///
+/// # Safety
+/// As [`tile_raw`], with `m <= MR` and `n <= NR`.
+#[allow(unsafe_code)]
+unsafe fn portable(
+    (m, n, k): (usize, usize, usize),
+    (a, rs, cs): (*const f32, usize, usize),
+    (b, ldb): (*const f32, usize),
+    (c, ldc): (*mut f32, usize),
+    store: Store,
+) {
+    let mut acc = [[0.0f32; NR]; MR];
+    for p in 0..k {
+        let mut row = [0.0f32; NR];
+        // SAFETY: row p of B has n readable elements, column p of A has m.
+        unsafe {
+            std::ptr::copy_nonoverlapping(b.add(p * ldb), row.as_mut_ptr(), n);
+            for (i, acc) in acc.iter_mut().enumerate().take(m) {
+                let x = *a.add(i * rs + p * cs);
+                for j in 0..NR {
+                    acc[j] += x * row[j];
+                }
+            }
+        }
+    }
+    for (i, acc) in acc.iter().enumerate().take(m) {
+        for (j, v) in acc.iter().enumerate().take(n) {
+            // SAFETY: (i, j) lies in the m x n corner of C.
+            unsafe {
+                let out = c.add(i * ldc + j);
+                *out = store.alpha * v + if store.accumulate { *out } else { 0.0 };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use super::Store;
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// As [`super::tile_raw`], with `m <= 6`, `n <= 16`, on a processor with AVX2 and FMA.
+    pub(super) unsafe fn micro(
+        (m, n, k): (usize, usize, usize),
+        a: (*const f32, usize, usize),
+        b: (*const f32, usize),
+        c: (*mut f32, usize),
+        store: Store,
+    ) {
+        macro_rules! by_height {
+            ($vectors:literal, $partial:literal) => {
+                // SAFETY: forwarded; the const arguments restate m and n.
+                unsafe {
+                    match m {
+                        1 => kernel::<1, $vectors, $partial>(n, k, a, b, c, store),
+                        2 => kernel::<2, $vectors, $partial>(n, k, a, b, c, store),
+                        3 => kernel::<3, $vectors, $partial>(n, k, a, b, c, store),
+                        4 => kernel::<4, $vectors, $partial>(n, k, a, b, c, store),
+                        5 => kernel::<5, $vectors, $partial>(n, k, a, b, c, store),
+                        _ => kernel::<6, $vectors, $partial>(n, k, a, b, c, store),
+                    }
+                }
+            };
+        }
+        match n {
+            16 => by_height!(2, false),
+            8 => by_height!(1, false),
+            9..16 => by_height!(2, true),
+            _ => by_height!(1, true),
+        }
+    }
+
+    /// `V` vectors of columns, the last of them masked to `n` if `PARTIAL`.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn kernel<const M: usize, const V: usize, const PARTIAL: bool>(
+        n: usize,
+        k: usize,
+        (a, rs, cs): (*const f32, usize, usize),
+        (b, ldb): (*const f32, usize),
+        (c, ldc): (*mut f32, usize),
+        store: Store,
+    ) {
+        let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((n - (V - 1) * 8) as i32), lane);
+        let mut acc = [[_mm256_setzero_ps(); V]; M];
+        let (mut pa, mut pb) = (a, b);
+        for _ in 0..k {
+            let mut row = [_mm256_setzero_ps(); V];
+            // SAFETY: B's row has n readable elements (the mask stops the last vector there), A's column has M.
+            unsafe {
+                for v in 0..V {
+                    row[v] = if PARTIAL && v == V - 1 {
+                        _mm256_maskload_ps(pb.add(v * 8), mask)
+                    } else {
+                        _mm256_loadu_ps(pb.add(v * 8))
+                    };
+                }
+                for i in 0..M {
+                    let x = _mm256_broadcast_ss(&*pa.add(i * rs));
+                    for v in 0..V {
+                        acc[i][v] = _mm256_fmadd_ps(x, row[v], acc[i][v]);
+                    }
+                }
+            }
+            pa = pa.wrapping_add(cs);
+            pb = pb.wrapping_add(ldb);
+        }
+        let alpha = _mm256_set1_ps(store.alpha);
+        for i in 0..M {
+            for v in 0..V {
+                // SAFETY: row i of C has n writable elements, and the mask stops the last vector there.
+                unsafe {
+                    let out = c.add(i * ldc + v * 8);
+                    let partial = PARTIAL && v == V - 1;
+                    let mut y = _mm256_mul_ps(alpha, acc[i][v]);
+                    if store.accumulate {
+                        let old = if partial { _mm256_maskload_ps(out, mask) } else { _mm256_loadu_ps(out) };
+                        y = _mm256_add_ps(y, old);
+                    }
+                    if partial {
+                        _mm256_maskstore_ps(out, mask, y);
+                    } else {
+                        _mm256_storeu_ps(out, y);
+                    }
+                }
+            }
+        }
+    }
+}
