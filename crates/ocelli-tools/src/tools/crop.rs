@@ -1,0 +1,36 @@
+//! `crop`: a region at native resolution.
+
+use image::imageops;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{Affine, Bbox, Call, ImageRef, Reply, Tool, ToolError};
+
+/// Cut a rectangle out of a picture, pixel for pixel.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Crop {
+    /// Picture to cut from, such as img_0.
+    image: ImageRef,
+    /// Rectangle [left, top, right, bottom] in pixels of that picture.
+    bbox: Bbox,
+}
+
+impl Tool for Crop {
+    const NAME: &'static str = "crop";
+    const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120]}"#;
+
+    fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
+        let pixels = call.pixels(&self.image)?;
+        let (area, cut) = self.bbox.in_picture(pixels.width(), pixels.height())?;
+        let part = imageops::crop_imm(&*pixels, area.x1, area.y1, area.width(), area.height()).to_image();
+        let note = if cut { " (limited to the picture)" } else { "" };
+        Ok(Reply {
+            text: format!("Cut out {area}{note}."),
+            data: json!({"bbox": [area.x1, area.y1, area.x2, area.y2]}),
+            image: call.made(part, Affine::translation(f64::from(area.x1), f64::from(area.y1)))?,
+            answer: None,
+        })
+    }
+}
