@@ -29,7 +29,10 @@ pub(crate) fn check(spec: &ToolSpec, arguments: &Map<String, Value>) -> Result<(
                 true => "none".to_owned(),
                 false => known.join(", "),
             };
-            return Err(complain(spec, &format!("`{shown}` is not an argument of `{}`, which takes {takes}", spec.name)));
+            return Err(complain(
+                spec,
+                &format!("`{shown}` is not an argument of `{}`, which takes {takes}", spec.name),
+            ));
         };
         if !fits(schema, value) {
             let shown: String = value.to_string().chars().take(80).collect();
@@ -78,7 +81,8 @@ fn fits(schema: &Value, value: &Value) -> bool {
     if let Some(items) = value.as_array() {
         let bound = |name: &str| schema.get(name).and_then(Value::as_u64);
         let n = items.len() as u64;
-        if bound("minItems").is_some_and(|least| n < least) || bound("maxItems").is_some_and(|most| n > most) {
+        if bound("minItems").is_some_and(|least| n < least) || bound("maxItems").is_some_and(|most| n > most)
+        {
             return false;
         }
         if let Some(each) = schema.get("items").filter(|s| s.is_object()) {
@@ -87,7 +91,9 @@ fn fits(schema: &Value, value: &Value) -> bool {
     }
     if let Some(number) = value.as_f64() {
         let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-        if bound("minimum").is_some_and(|least| number < least) || bound("maximum").is_some_and(|m| number > m) {
+        if bound("minimum").is_some_and(|least| number < least)
+            || bound("maximum").is_some_and(|m| number > m)
+        {
             return false;
         }
     }

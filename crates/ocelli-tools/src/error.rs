@@ -32,7 +32,9 @@ pub enum Fatal {
         tool: String,
     },
     /// The queue is full; the call was not begun and may be made again, here or at another server.
-    #[error("the tool queue is full ({waiting} calls wait); try again in {retry_after_ms} ms or at another server")]
+    #[error(
+        "the tool queue is full ({waiting} calls wait); try again in {retry_after_ms} ms or at another server"
+    )]
     Busy {
         /// Calls in the queue.
         waiting: usize,

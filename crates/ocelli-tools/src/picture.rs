@@ -24,7 +24,9 @@ pub enum PictureError {
         limit: usize,
     },
     /// More pixels than allowed, as its header says.
-    #[error("the picture is {width} x {height} pixels; at most {pixels} pixels and {side} a side are allowed")]
+    #[error(
+        "the picture is {width} x {height} pixels; at most {pixels} pixels and {side} a side are allowed"
+    )]
     TooLarge {
         /// Width in pixels.
         width: u32,
@@ -109,7 +111,10 @@ fn broken(format: ImageFormat) -> impl FnOnce(image::ImageError) -> PictureError
     move |e| PictureError::Broken { format: format!("{format:?}").to_uppercase(), why: e.to_string() }
 }
 
-fn decoder<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(ImageFormat, impl ImageDecoder + 'a), PictureError> {
+fn decoder<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(ImageFormat, impl ImageDecoder + 'a), PictureError> {
     if bytes.len() > limits.image_bytes {
         return Err(PictureError::TooManyBytes { found: bytes.len(), limit: limits.image_bytes });
     }
@@ -147,7 +152,8 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
         return Ok(picture.into_rgb8());
     }
     let rgba = picture.into_rgba8();
-    let over_white = |c: u8, a: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
+    let over_white =
+        |c: u8, a: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
     Ok(RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let [r, g, b, a] = rgba.get_pixel(x, y).0;
         image::Rgb([over_white(r, a), over_white(g, a), over_white(b, a)])
@@ -175,7 +181,8 @@ mod tests {
 
     #[test]
     fn encoding_is_lossless_and_stable() {
-        let pixels = RgbImage::from_fn(37, 23, |x, y| image::Rgb([(x * 7) as u8, (y * 11) as u8, (x ^ y) as u8]));
+        let pixels =
+            RgbImage::from_fn(37, 23, |x, y| image::Rgb([(x * 7) as u8, (y * 11) as u8, (x ^ y) as u8]));
         let a = Picture::encode(&pixels).unwrap();
         assert_eq!(a.decode(&Limits::default()).unwrap(), pixels);
         assert_eq!(Picture::encode(&pixels).unwrap().hash(), a.hash());
@@ -196,7 +203,10 @@ mod tests {
     fn limits_hold_before_decoding() {
         let p = Picture::encode(&RgbImage::new(100, 50)).unwrap();
         let few = Limits { pixels: 4999, ..Limits::default() };
-        assert!(matches!(Picture::new(p.bytes().clone(), &few), Err(PictureError::TooLarge { width: 100, .. })));
+        assert!(matches!(
+            Picture::new(p.bytes().clone(), &few),
+            Err(PictureError::TooLarge { width: 100, .. })
+        ));
         let short = Limits { image_bytes: 10, ..Limits::default() };
         assert!(matches!(Picture::new(p.bytes().clone(), &short), Err(PictureError::TooManyBytes { .. })));
         let one = Picture::new(b"hello".to_vec(), &Limits::default());

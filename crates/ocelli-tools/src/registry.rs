@@ -8,7 +8,9 @@ use ocelli_data::ToolCall;
 use serde_json::{Map, Value};
 
 use crate::error::for_model;
-use crate::{Call, Deadline, Declared, Engines, Fatal, Images, Limits, Reply, Tool, ToolError, ToolSpec, tools};
+use crate::{
+    Call, Deadline, Declared, Engines, Fatal, Images, Limits, Reply, Tool, ToolError, ToolSpec, tools,
+};
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.
 #[derive(Clone, Debug)]

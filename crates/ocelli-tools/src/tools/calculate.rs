@@ -101,7 +101,8 @@ impl Parser {
     }
 
     fn wrong(&self, what: &str) -> String {
-        let before: String = self.chars[..self.at.min(self.chars.len())].iter().rev().take(30).rev().collect();
+        let before: String =
+            self.chars[..self.at.min(self.chars.len())].iter().rev().take(30).rev().collect();
         match before.is_empty() {
             true => format!("{what} at the start of the expression"),
             false => format!("{what} after `{before}`"),
@@ -236,14 +237,17 @@ impl Parser {
         let mut places = after_point.unwrap_or(0) as i64;
         if matches!(self.chars.get(self.at), Some('e' | 'E')) {
             let rest: String = self.chars[self.at + 1..].iter().take(6).collect();
-            let length = rest.char_indices().take_while(|(i, c)| c.is_ascii_digit() || (*i == 0 && "+-".contains(*c)));
+            let length =
+                rest.char_indices().take_while(|(i, c)| c.is_ascii_digit() || (*i == 0 && "+-".contains(*c)));
             let length = length.count();
             if let Ok(exponent) = rest[..length].parse::<i64>() {
                 self.at += 1 + length;
                 places -= exponent;
             }
         }
-        let Ok(shift) = u32::try_from(places.unsigned_abs()) else { return Err(self.wrong("the exponent is too large")) };
+        let Ok(shift) = u32::try_from(places.unsigned_abs()) else {
+            return Err(self.wrong("the exponent is too large"));
+        };
         if u64::from(shift) > MAX_BITS / 4 {
             return Err(self.wrong("the exponent is too large"));
         }

@@ -75,6 +75,8 @@ pub(crate) fn inside(name: &str, v: f64, len: u32) -> Result<u32, ToolError> {
     // A coordinate on the far edge is taken as the last pixel; models count it as part of the picture.
     match v.is_finite() && v >= 0.0 && v <= f64::from(len) {
         true => Ok((v as u32).min(len - 1)),
-        false => Err(for_model(format!("{name} = {v} lies outside the picture, where {name} goes from 0 to {len}"))),
+        false => Err(for_model(format!(
+            "{name} = {v} lies outside the picture, where {name} goes from 0 to {len}"
+        ))),
     }
 }

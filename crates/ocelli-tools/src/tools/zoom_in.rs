@@ -47,8 +47,8 @@ impl Tool for ZoomIn {
         let part = imageops::crop_imm(&*pixels, area.x1, area.y1, area.width(), area.height()).to_image();
         let large = enlarge(&part, factor, call)?;
         let scale = 1.0 / f64::from(factor);
-        let back = Affine::scaling(scale, scale)
-            .then(&Affine::translation(f64::from(area.x1), f64::from(area.y1)));
+        let back =
+            Affine::scaling(scale, scale).then(&Affine::translation(f64::from(area.x1), f64::from(area.y1)));
         let note = if cut { " (limited to the picture)" } else { "" };
         Ok(Reply {
             text: format!("Enlarged {area}{note} {factor} times."),
