@@ -77,7 +77,11 @@ pub fn group_advantages(kind: Advantage, rewards: &[f64]) -> Result<(Vec<f64>, G
         Advantage::LeaveOneOut => n / (n - 1.0),
         Advantage::MeanScaled if stats.mean > 0.0 => 1.0 / stats.mean,
         Advantage::MeanScaled => {
-            return Err(LossError::Range { what: "mean reward", value: stats.mean, range: "positive for mean_scaled" });
+            return Err(LossError::Range {
+                what: "mean reward",
+                value: stats.mean,
+                range: "positive for mean_scaled",
+            });
         }
     };
     Ok((rewards.iter().map(|r| (r - stats.mean) * scale).collect(), stats))
@@ -104,7 +108,11 @@ pub fn combined_advantages(
     let mut out = Vec::with_capacity(groups.len());
     for group in groups {
         for member in group {
-            crate::losses::same_length("rewards of a response against their weights", member.len(), weights.len())?;
+            crate::losses::same_length(
+                "rewards of a response against their weights",
+                member.len(),
+                weights.len(),
+            )?;
         }
         let sums: Vec<f64> = group.iter().map(|m| m.iter().zip(weights).map(|(r, w)| r * w).sum()).collect();
         let (mut advantages, stats) = group_advantages(kind, &sums)?;
@@ -131,7 +139,13 @@ pub fn combined_advantages(
 /// returns with discount `gamma`.
 ///
 /// `old` and `reference` are log-probabilities of the sampled tokens. `[S]`
-pub fn token_returns(reward: f64, old: &[f64], reference: &[f64], beta: f64, gamma: f64) -> Result<Vec<f64>, LossError> {
+pub fn token_returns(
+    reward: f64,
+    old: &[f64],
+    reference: &[f64],
+    beta: f64,
+    gamma: f64,
+) -> Result<Vec<f64>, LossError> {
     crate::losses::same_length("old log-probabilities against the reference's", old.len(), reference.len())?;
     finite("reward", &[reward])?;
     let mut returns = vec![0.0; old.len()];

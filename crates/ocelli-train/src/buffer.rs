@@ -275,10 +275,14 @@ impl<T: Clone> SampleBuffer<T> {
             open.retain(|&u| units[u].len() <= left);
             let sum: f64 = open.iter().map(|&u| weights[u]).sum();
             let mut point = uniform(rng) * sum;
-            let Some(at) = open.iter().position(|&u| {
-                point -= weights[u];
-                point < 0.0
-            }).or(open.len().checked_sub(1)) else {
+            let Some(at) = open
+                .iter()
+                .position(|&u| {
+                    point -= weights[u];
+                    point < 0.0
+                })
+                .or(open.len().checked_sub(1))
+            else {
                 break;
             };
             let unit = open.remove(at);

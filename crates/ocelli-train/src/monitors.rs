@@ -48,14 +48,54 @@ impl Monitor {
     /// The monitors of a reinforcement-learning run.
     pub fn defaults() -> Vec<Self> {
         vec![
-            Self::new("groups/informative", Rule::Below(0.2), 10, "prompts are too easy or too hard: filter prompts, raise the group size, or turn the sample buffer on"),
-            Self::new("buffer/fill", Rule::Below(0.8), 10, "the buffer is too small or too young: raise capacity or max_age"),
-            Self::new("mismatch/k3", Rule::Above(0.01), 3, "sampler and trainer disagree: check weights, images and precision, or use a mismatch correction"),
-            Self::new("policy/clip_fraction", Rule::Above(0.3), 10, "updates are too large for the clip: lower the learning rate or reuse batches less"),
-            Self::new("policy/entropy", Rule::Below(0.02), 10, "the policy has collapsed: add an entropy bonus, raise clip high, or stop earlier"),
-            Self::new("response/truncated", Rule::Above(0.3), 10, "many responses hit a limit: raise it or shape lengths"),
-            Self::new("image/dependence", Rule::FallenBy(0.5), 10, "answers depend less on the picture: the reward can be had without looking"),
-            Self::new("response/hallucination", Rule::RisenBy(0.1), 10, "the policy names things that are not there: lower the reward model's weight or raise its threshold"),
+            Self::new(
+                "groups/informative",
+                Rule::Below(0.2),
+                10,
+                "prompts are too easy or too hard: filter prompts, raise the group size, or turn the sample buffer on",
+            ),
+            Self::new(
+                "buffer/fill",
+                Rule::Below(0.8),
+                10,
+                "the buffer is too small or too young: raise capacity or max_age",
+            ),
+            Self::new(
+                "mismatch/k3",
+                Rule::Above(0.01),
+                3,
+                "sampler and trainer disagree: check weights, images and precision, or use a mismatch correction",
+            ),
+            Self::new(
+                "policy/clip_fraction",
+                Rule::Above(0.3),
+                10,
+                "updates are too large for the clip: lower the learning rate or reuse batches less",
+            ),
+            Self::new(
+                "policy/entropy",
+                Rule::Below(0.02),
+                10,
+                "the policy has collapsed: add an entropy bonus, raise clip high, or stop earlier",
+            ),
+            Self::new(
+                "response/truncated",
+                Rule::Above(0.3),
+                10,
+                "many responses hit a limit: raise it or shape lengths",
+            ),
+            Self::new(
+                "image/dependence",
+                Rule::FallenBy(0.5),
+                10,
+                "answers depend less on the picture: the reward can be had without looking",
+            ),
+            Self::new(
+                "response/hallucination",
+                Rule::RisenBy(0.1),
+                10,
+                "the policy names things that are not there: lower the reward model's weight or raise its threshold",
+            ),
         ]
     }
 }
@@ -77,7 +117,14 @@ struct State {
 
 impl Monitors {
     /// Takes in a metric of one step; returns the alarms that it raises.
-    pub fn observe(&mut self, monitors: &[Monitor], stage: &str, step: u64, metric: &str, value: f64) -> Vec<Record> {
+    pub fn observe(
+        &mut self,
+        monitors: &[Monitor],
+        stage: &str,
+        step: u64,
+        metric: &str,
+        value: f64,
+    ) -> Vec<Record> {
         let mut alarms = Vec::new();
         for (i, monitor) in monitors.iter().enumerate().filter(|(_, m)| m.metric == metric) {
             let size = monitor.window.max(1);
@@ -95,14 +142,21 @@ impl Monitors {
                 Rule::Above(limit) => (mean > limit, format!("above {limit}")),
                 Rule::Below(limit) => (mean < limit, format!("below {limit}")),
                 Rule::RisenBy(by) => (mean - first > by, format!("risen by more than {by} from {first:.4}")),
-                Rule::FallenBy(by) => (first - mean > by, format!("fallen by more than {by} from {first:.4}")),
+                Rule::FallenBy(by) => {
+                    (first - mean > by, format!("fallen by more than {by} from {first:.4}"))
+                }
             };
             match (holds, &mut state.quiet) {
                 (true, quiet) => {
                     if quiet.is_none_or(|q| q >= size) {
                         let message =
                             format!("{metric} is {mean:.4} over {size} steps, {limit}: {}", monitor.advice);
-                        alarms.push(Record::Alarm { stage: stage.into(), step, monitor: metric.into(), message });
+                        alarms.push(Record::Alarm {
+                            stage: stage.into(),
+                            step,
+                            monitor: metric.into(),
+                            message,
+                        });
                     }
                     *quiet = Some(0);
                 }

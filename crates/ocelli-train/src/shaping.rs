@@ -51,6 +51,9 @@ mod tests {
     fn dapo_example() {
         // The paper's setting: 20,480 tokens with a cache of 4,096.
         let o = Overlong { max: 20_480, cache: 4_096, factor: 1.0 };
-        assert_eq!((o.reward(16_384), o.reward(18_432), o.reward(20_480), o.reward(30_000)), (0.0, -0.5, -1.0, -1.0));
+        assert_eq!(
+            (o.reward(16_384), o.reward(18_432), o.reward(20_480), o.reward(30_000)),
+            (0.0, -0.5, -1.0, -1.0)
+        );
     }
 }

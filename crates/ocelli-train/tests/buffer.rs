@@ -9,7 +9,12 @@ use rand_chacha::rand_core::SeedableRng;
 
 fn add(buffer: &mut SampleBuffer<u32>, config: &BufferConfig, prompt: &str, rewards: &[f64], version: u64) {
     let (a, stats) = group_advantages(Advantage::Standardised { epsilon: 0.0 }, rewards).unwrap();
-    let members: Vec<_> = rewards.iter().zip(a).enumerate().map(|(i, (r, a))| (version as u32 * 100 + i as u32, *r, a)).collect();
+    let members: Vec<_> = rewards
+        .iter()
+        .zip(a)
+        .enumerate()
+        .map(|(i, (r, a))| (version as u32 * 100 + i as u32, *r, a))
+        .collect();
     buffer.insert(config, prompt, members, &stats, version);
 }
 
@@ -165,15 +170,20 @@ fn thresholds_by_hand() {
 
 #[test]
 fn monitors_raise_once_per_episode() {
-    let monitors = vec![Monitor { metric: "x".into(), rule: Rule::Below(1.0), window: 2, advice: "look".into() }];
+    let monitors =
+        vec![Monitor { metric: "x".into(), rule: Rule::Below(1.0), window: 2, advice: "look".into() }];
     let mut m = Monitors::default();
     let mut alarms = |step, value| m.observe(&monitors, "grpo", step, "x", value).len();
     // Means over two steps: -, 2, 1.25, 0.5!, 0.5, 1.75, 3, 1.75, 0.5!
-    let seen: Vec<usize> =
-        [2.0, 2.0, 0.5, 0.5, 0.5, 3.0, 3.0, 0.5, 0.5].iter().enumerate().map(|(i, v)| alarms(i as u64, *v)).collect();
+    let seen: Vec<usize> = [2.0, 2.0, 0.5, 0.5, 0.5, 3.0, 3.0, 0.5, 0.5]
+        .iter()
+        .enumerate()
+        .map(|(i, v)| alarms(i as u64, *v))
+        .collect();
     assert_eq!(seen, [0, 0, 0, 1, 0, 0, 0, 0, 1]);
     let mut risen = Monitors::default();
-    let rule = vec![Monitor { metric: "y".into(), rule: Rule::RisenBy(1.0), window: 1, advice: String::new() }];
+    let rule =
+        vec![Monitor { metric: "y".into(), rule: Rule::RisenBy(1.0), window: 1, advice: String::new() }];
     let counts: Vec<usize> =
         [5.0, 5.5, 6.5].iter().map(|v| risen.observe(&rule, "s", 0, "y", *v).len()).collect();
     assert_eq!(counts, [0, 0, 1]);

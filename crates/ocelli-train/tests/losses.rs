@@ -5,7 +5,8 @@ use serde_json::Value;
 
 fn fixture() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/losses.json");
-    serde_json::from_slice(&std::fs::read(path).expect("the fixture is part of the tree")).expect("it is JSON")
+    serde_json::from_slice(&std::fs::read(path).expect("the fixture is part of the tree"))
+        .expect("it is JSON")
 }
 
 fn list(v: &Value) -> Vec<f64> {
@@ -38,7 +39,8 @@ impl Inputs {
             a.iter().zip(list(b)).map(|(x, y)| x + sign * y).collect()
         };
         let old = combine(&logp, &f["noise"], -1.0);
-        let advantages = list(&f["advantages"]).iter().zip(&lengths).flat_map(|(a, n)| vec![*a; *n]).collect();
+        let advantages =
+            list(&f["advantages"]).iter().zip(&lengths).flat_map(|(a, n)| vec![*a; *n]).collect();
         Self {
             reference: combine(&logp, &f["ref_noise"], 1.0),
             sampler: combine(&old, &f["sampler_noise"], -1.0),
@@ -60,7 +62,8 @@ impl Inputs {
         let normaliser = Normaliser::new(loss.reduction, self.lengths.iter().copied()).expect("tokens");
         let (mut total, mut d_logp, mut d_entropy) = (0.0, Vec::new(), Vec::new());
         for r in self.ranges() {
-            let weights = correction.map(|c| c.weights(&self.old[r.clone()], &self.sampler[r.clone()]).expect("finite"));
+            let weights = correction
+                .map(|c| c.weights(&self.old[r.clone()], &self.sampler[r.clone()]).expect("finite"));
             let x = Rollout {
                 logp: &self.logp[r.clone()],
                 old: &self.old[r.clone()],
@@ -89,7 +92,11 @@ fn level(eps: f64, level: Level) -> Surrogate {
 }
 
 fn kl(estimator: KlEstimator, importance: bool) -> PolicyLoss {
-    PolicyLoss { surrogate: clip(0.2, 0.2), kl: Some(Kl { beta: 0.3, estimator, importance }), ..PolicyLoss::default() }
+    PolicyLoss {
+        surrogate: clip(0.2, 0.2),
+        kl: Some(Kl { beta: 0.3, estimator, importance }),
+        ..PolicyLoss::default()
+    }
 }
 
 fn policy(surrogate: Surrogate, reduction: Reduction) -> PolicyLoss {
@@ -141,11 +148,19 @@ fn every_policy_loss_agrees_with_autograd() {
     }
     // Were a parameter ignored, two cases would agree.
     assert_eq!(different.len(), 19);
-    let weights: Vec<f64> =
-        x.ranges().into_iter().flat_map(|r| icepop.weights(&x.old[r.clone()], &x.sampler[r]).expect("finite")).collect();
+    let weights: Vec<f64> = x
+        .ranges()
+        .into_iter()
+        .flat_map(|r| icepop.weights(&x.old[r.clone()], &x.sampler[r]).expect("finite"))
+        .collect();
     close("icepop weights", &weights, &list(&f["mismatch"]["weights_icepop"]), 1e-9);
     let stats = mismatch_stats(&x.old, &x.sampler).expect("finite");
-    close("k3, ess", &[stats.k3, stats.ess], &[f["mismatch"]["k3"].as_f64().unwrap(), f["mismatch"]["ess"].as_f64().unwrap()], 1e-9);
+    close(
+        "k3, ess",
+        &[stats.k3, stats.ess],
+        &[f["mismatch"]["k3"].as_f64().unwrap(), f["mismatch"]["ess"].as_f64().unwrap()],
+        1e-9,
+    );
 }
 
 #[test]
@@ -154,7 +169,8 @@ fn cross_entropy_agrees_with_autograd() {
     let x = Inputs::read(&f);
     for (name, reduction) in [("sft_token", Reduction::TokenMean), ("sft_sequence", SM)] {
         let normaliser = Normaliser::new(reduction, x.lengths.iter().copied()).unwrap();
-        let parts: Vec<_> = x.ranges().into_iter().map(|r| cross_entropy(&x.logp[r], &normaliser).unwrap()).collect();
+        let parts: Vec<_> =
+            x.ranges().into_iter().map(|r| cross_entropy(&x.logp[r], &normaliser).unwrap()).collect();
         let d: Vec<f64> = parts.iter().flat_map(|p| p.1.clone()).collect();
         close(name, &[parts.iter().map(|p| p.0).sum()], &[f["cases"][name]["loss"].as_f64().unwrap()], 1e-9);
         close(name, &d, &list(&f["cases"][name]["d_logp"]), 1e-9);
@@ -205,8 +221,16 @@ fn ranking_agrees_with_autograd() {
     let score = |chosen, rejected, margin, tie| PairScore { chosen, rejected, margin, tie };
     for (name, config, x) in [
         ("plain", BradleyTerry::default(), score(0.7, 1.1, None, false)),
-        ("margin", BradleyTerry { margins: true, centring: 0.01, keep_ties: false }, score(2.0, 0.4, Some(0.5), false)),
-        ("tie", BradleyTerry { margins: true, centring: 0.01, keep_ties: true }, score(0.3, -0.9, Some(9.0), true)),
+        (
+            "margin",
+            BradleyTerry { margins: true, centring: 0.01, keep_ties: false },
+            score(2.0, 0.4, Some(0.5), false),
+        ),
+        (
+            "tie",
+            BradleyTerry { margins: true, centring: 0.01, keep_ties: true },
+            score(0.3, -0.9, Some(9.0), true),
+        ),
     ] {
         let (loss, c, r) = ranking_loss(&config, &x, 3).unwrap();
         close(name, &[loss, c, r], &list(&f["ranking"][name]), 1e-9);
@@ -216,9 +240,11 @@ fn ranking_agrees_with_autograd() {
 
 #[test]
 fn ranking_report_by_hand() {
-    let pair = |chosen, rejected, lengths| (PairScore { chosen, rejected, margin: None, tie: false }, lengths);
+    let pair =
+        |chosen, rejected, lengths| (PairScore { chosen, rejected, margin: None, tie: false }, lengths);
     let tie = (PairScore { chosen: 9.0, rejected: 0.0, margin: None, tie: true }, (1, 1));
-    let report = ranking_report(&[pair(1.0, 0.0, (5, 3)), pair(2.0, 1.0, (2, 9)), pair(0.0, 0.0, (2, 9)), tie]);
+    let report =
+        ranking_report(&[pair(1.0, 0.0, (5, 3)), pair(2.0, 1.0, (2, 9)), pair(0.0, 0.0, (2, 9)), tie]);
     assert_eq!((report.pairs, report.accuracy, report.margin), (3, 2.0 / 3.0, 2.0 / 3.0));
     assert_eq!((report.accuracy_chosen_longer, report.accuracy_chosen_shorter), (Some(1.0), Some(0.5)));
     // Confidences: sigma(1) = 0.731059 twice (right), sigma(0) = 0.5 (equal scores are not right).
@@ -232,7 +258,9 @@ fn batches_may_be_cut_anywhere() {
     // denominators belong to the whole batch. Reversing the order checks that no state is carried over.
     let f = fixture();
     let x = Inputs::read(&f);
-    for reduction in [SM, Reduction::TokenMean, Reduction::Constant { length: 16.0 }, Reduction::SequenceMeanTokenSum] {
+    for reduction in
+        [SM, Reduction::TokenMean, Reduction::Constant { length: 16.0 }, Reduction::SequenceMeanTokenSum]
+    {
         let loss = policy(clip(0.2, 0.28), reduction);
         let (total, d, _) = x.run(&loss, None);
         let n = Normaliser::new(reduction, x.lengths.iter().copied()).unwrap();
@@ -240,8 +268,14 @@ fn batches_may_be_cut_anywhere() {
         for (i, r) in x.ranges().into_iter().enumerate().rev() {
             let slice = |v: &'_ Vec<f64>| v[r.clone()].to_vec();
             let (logp, old, adv) = (slice(&x.logp), slice(&x.old), slice(&x.advantages));
-            let rollout =
-                Rollout { logp: &logp, old: &old, reference: None, entropy: None, advantages: &adv, weights: None };
+            let rollout = Rollout {
+                logp: &logp,
+                old: &old,
+                reference: None,
+                entropy: None,
+                advantages: &adv,
+                weights: None,
+            };
             let out = loss.response(&rollout, &n).unwrap();
             sum += out.loss;
             reversed[i] = out.d_logp;
@@ -256,12 +290,22 @@ fn held_ratios_have_no_gradient_and_no_overflow() {
     let n = Normaliser::new(SM, [1]).unwrap();
     let loss = policy(level(1e9, Level::Token), SM);
     let run = |logp: f64, old: f64, a: f64| {
-        let x = Rollout { logp: &[logp], old: &[old], reference: None, entropy: None, advantages: &[a], weights: None };
+        let x = Rollout {
+            logp: &[logp],
+            old: &[old],
+            reference: None,
+            entropy: None,
+            advantages: &[a],
+            weights: None,
+        };
         loss.response(&x, &n)
     };
     let out = run(0.0, -700.0, 1.0).unwrap();
     assert_eq!((out.loss, out.d_logp[0]), (-(20f64.exp()), 0.0));
-    assert!(matches!(run(f64::NAN, 0.0, 1.0), Err(LossError::NotFinite { what: "log-probability", index: 0, .. })));
+    assert!(matches!(
+        run(f64::NAN, 0.0, 1.0),
+        Err(LossError::NotFinite { what: "log-probability", index: 0, .. })
+    ));
     assert!(matches!(run(-1.0, f64::NEG_INFINITY, 1.0), Err(LossError::NotFinite { .. })));
     assert!(matches!(run(-1.0, -1.0, f64::INFINITY), Err(LossError::NotFinite { what: "advantage", .. })));
     assert_eq!(Normaliser::new(SM, [0, 0]), Err(LossError::Empty));

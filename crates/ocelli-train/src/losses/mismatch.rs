@@ -97,7 +97,8 @@ impl Correction {
         };
         let weight = |&log: &f64| {
             let rho = held(log);
-            let keep = whole && !matches!(self.keep, Keep::Token { low, high } if !(low..=high).contains(&rho));
+            let keep =
+                whole && !matches!(self.keep, Keep::Token { low, high } if !(low..=high).contains(&rho));
             match (keep, self.weight) {
                 (false, _) => 0.0,
                 (true, Weight::One) => 1.0,

@@ -20,7 +20,9 @@ mod reward;
 use serde::{Deserialize, Serialize};
 
 pub use mismatch::{Correction, Keep, MismatchStats, Weight, mismatch_stats};
-pub use policy::{Kl, KlEstimator, Level, PolicyLoss, PolicyMetrics, PolicyOutput, Rollout, Surrogate, kl_terms};
+pub use policy::{
+    Kl, KlEstimator, Level, PolicyLoss, PolicyMetrics, PolicyOutput, Rollout, Surrogate, kl_terms,
+};
 pub use preference::{
     BcoShift, PairTerms, Preference, PreferenceLoss, PreferenceOutput, ShiftState, preference_loss,
 };

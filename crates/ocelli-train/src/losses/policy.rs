@@ -265,7 +265,9 @@ impl PolicyLoss {
         let n = x.logp.len();
         same_length("log-probabilities against old ones", n, x.old.len())?;
         same_length("log-probabilities against advantages", n, x.advantages.len())?;
-        for (what, slice) in [("log-probability", x.logp), ("old log-probability", x.old), ("advantage", x.advantages)] {
+        for (what, slice) in
+            [("log-probability", x.logp), ("old log-probability", x.old), ("advantage", x.advantages)]
+        {
             finite(what, slice)?;
         }
         if let Some(w) = x.weights {
@@ -274,15 +276,21 @@ impl PolicyLoss {
         }
         let u = normaliser.token_weight(n);
         let logs: Vec<f64> = x.logp.iter().zip(x.old).map(|(a, b)| a - b).collect();
-        let mut out =
-            PolicyOutput { loss: 0.0, d_logp: vec![0.0; n], d_entropy: Vec::new(), metrics: PolicyMetrics::default() };
+        let mut out = PolicyOutput {
+            loss: 0.0,
+            d_logp: vec![0.0; n],
+            d_entropy: Vec::new(),
+            metrics: PolicyMetrics::default(),
+        };
         out.metrics.tokens = n as f64;
         match self.surrogate {
             Surrogate::Clip { low, high, level, dual, cap } => {
                 let bound = Bound { low, high, dual, cap };
                 match level {
                     Level::Token => token_ratios(x, &logs, u, &bound, &mut out),
-                    Level::SequenceMean => sequence_ratio(x, &logs, u, &bound, 1.0 / n.max(1) as f64, &mut out),
+                    Level::SequenceMean => {
+                        sequence_ratio(x, &logs, u, &bound, 1.0 / n.max(1) as f64, &mut out)
+                    }
                     Level::SequenceSum => sequence_ratio(x, &logs, u, &bound, 1.0, &mut out),
                 }
             }
@@ -293,7 +301,17 @@ impl PolicyLoss {
                     let c = x.weights.map_or(1.0, |w| w[t]) * held * x.advantages[t];
                     out.loss -= u * c * x.logp[t];
                     out.d_logp[t] -= u * c;
-                    count(&mut out.metrics, r, if held < r { 1 } else if held > r { -1 } else { 0 });
+                    count(
+                        &mut out.metrics,
+                        r,
+                        if held < r {
+                            1
+                        } else if held > r {
+                            -1
+                        } else {
+                            0
+                        },
+                    );
                 }
             }
         }
@@ -322,7 +340,11 @@ impl PolicyLoss {
         }
         if self.entropy_bonus != 0.0 {
             let c = self.entropy_bonus * normaliser.per_token();
-            same_length("log-probabilities against entropies, which the bonus needs", n, x.entropy.map_or(0, <[f64]>::len))?;
+            same_length(
+                "log-probabilities against entropies, which the bonus needs",
+                n,
+                x.entropy.map_or(0, <[f64]>::len),
+            )?;
             out.loss -= c * out.metrics.entropy;
             out.d_entropy = vec![-c; n];
         }

@@ -192,7 +192,10 @@ pub fn preference_loss(
     shift: f64,
     pairs: usize,
 ) -> Result<PreferenceOutput, LossError> {
-    finite("sum of log-probabilities", &[pair.chosen, pair.chosen_reference, pair.rejected, pair.rejected_reference])?;
+    finite(
+        "sum of log-probabilities",
+        &[pair.chosen, pair.chosen_reference, pair.rejected, pair.rejected_reference],
+    )?;
     let (nc, nr) = (pair.chosen_len.max(1) as f64, pair.rejected_len.max(1) as f64);
     let (h_c, h_r) = (pair.chosen - pair.chosen_reference, pair.rejected - pair.rejected_reference);
     let beta = config.beta;

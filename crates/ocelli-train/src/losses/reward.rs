@@ -38,7 +38,11 @@ pub struct PairScore {
 
 /// Loss of one pair out of `pairs` in the optimizer batch, and its derivatives by the two scores. A tie that is not
 /// kept must not come here: it has no order.
-pub fn ranking_loss(config: &BradleyTerry, x: &PairScore, pairs: usize) -> Result<(f64, f64, f64), LossError> {
+pub fn ranking_loss(
+    config: &BradleyTerry,
+    x: &PairScore,
+    pairs: usize,
+) -> Result<(f64, f64, f64), LossError> {
     finite("score", &[x.chosen, x.rejected])?;
     let margin = if config.margins && !x.tie { x.margin.unwrap_or(0.0) } else { 0.0 };
     let p = if x.tie { 0.5 } else { 1.0 };
