@@ -307,6 +307,11 @@ fn last_nonempty_line(text: &str) -> Range<usize> {
 fn display_math(text: &str) -> Option<Range<usize>> {
     let end = text.trim_end_matches(|c: char| c.is_whitespace() || c == '.').len();
     let body = &text[..end];
+    if let Some(kind) = body.strip_suffix('}').and_then(|b| b.rfind("\\end{").map(|i| &b[i + 5..])) {
+        // An environment at the very end, e.g. a matrix.
+        let open = text.rfind(&format!("\\begin{{{kind}}}"))?;
+        return Some(open..end);
+    }
     let (open, inner_end) = if let Some(inner) = body.strip_suffix("$$") {
         (inner.rfind("$$")? + 2, inner.len())
     } else {
@@ -321,6 +326,9 @@ fn display_math(text: &str) -> Option<Range<usize>> {
 fn last_line(text: &str) -> Option<Range<usize>> {
     let line = last_nonempty_line(text);
     let s = text[line.clone()].trim_end_matches('.');
+    if line.start == 0 && is_bare_answer(s) {
+        return Some(line);
+    }
     if let Some(math) = last_inline_math(s) {
         return Some(line.start + math.start..line.start + math.end);
     }
@@ -334,6 +342,32 @@ fn last_line(text: &str) -> Option<Range<usize>> {
     // A long sentence without any of these is prose, not an answer; the next rung looks for a number.
     let words = text[range.clone()].split_whitespace().count();
     (!range.is_empty() && (words <= 6 || range.len() <= 40)).then_some(range)
+}
+
+/// True for a short text that gives an answer and does not talk about it: `odd $n$`, `3 cm`, `$x$ for some $a>0$`.
+fn is_bare_answer(line: &str) -> bool {
+    const VERBS: [&str; 9] = [" is ", " are ", " equals ", " be ", " get ", " have ", " has ", "是", "为"];
+    const OPENERS: [&str; 14] = [
+        "so",
+        "thus",
+        "therefore",
+        "hence",
+        "then",
+        "we",
+        "the",
+        "this",
+        "it",
+        "since",
+        "in",
+        "as",
+        "because",
+        "let",
+    ];
+    let first = line.split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default().to_lowercase();
+    line.len() <= 240
+        && line.split_whitespace().filter(|w| w.len() > 1 && w.chars().all(char::is_alphabetic)).count() <= 6
+        && !VERBS.iter().any(|v| line.contains(v))
+        && !OPENERS.contains(&first.as_str())
 }
 
 /// Content of the last `$...$` or `\(...\)` of a line, when no more than a few words follow it.

@@ -1,6 +1,8 @@
 //! Pure scorers: answer extraction, mathematical equality, choices, format and tool use.
 
+pub mod choice;
 pub mod extract;
+mod number;
 pub mod reference;
 pub mod text;
 mod unicode;

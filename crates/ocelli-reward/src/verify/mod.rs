@@ -1,10 +1,29 @@
 //! Whether two answers mean the same, with the rule that decided.
 
+mod answer;
+mod compare;
+mod evaluate;
+mod expr;
+mod identity;
+mod lexer;
+mod limits;
+mod parser;
+mod relation;
+mod scalar;
+mod text_rule;
+mod units;
+mod value;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::extract::{Rung, extract};
+use expr::Names;
+use identity::Decision;
+use limits::Budget;
+use scalar::Context;
+use value::Value;
 
 /// The three possible verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,26 +108,43 @@ pub struct Verdict {
     pub rule: &'static str,
     /// What a person should know: a missing unit, the error bound of an identity test, why nothing was decided.
     pub note: String,
-    /// The gold answer as it was understood.
-    pub gold: String,
-    /// The answer as it was understood.
-    pub answer: String,
+    /// The gold answer and what it was taken for.
+    pub gold: Reading,
+    /// The answer and what it was taken for.
+    pub answer: Reading,
     /// Which rung of the extraction ladder found the answer; `None` where the answer was given directly.
     pub rung: Option<Rung>,
     /// Byte range of the answer in the response.
     pub span: Option<Range<usize>>,
 }
 
+/// One side of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// The text that was read.
+    pub text: String,
+    /// What it was taken for: `number`, `expression`, `interval`, `choice`, `text` ...
+    pub kind: &'static str,
+}
+
 /// Compares an answer with the gold answer; both are LaTeX or plain text without surrounding prose.
+///
+/// ```
+/// use ocelli_reward::verify::{Outcome, Policy, verify};
+///
+/// let verdict = verify(r"\frac{3}{4}", "0.75", &Policy::default());
+/// assert_eq!((verdict.outcome, verdict.rule), (Outcome::Equal, "rational"));
+/// assert_eq!(verify("1-1/e", "1+1/e", &Policy::default()).outcome, Outcome::Different);
+/// ```
 pub fn verify(gold: &str, answer: &str, policy: &Policy) -> Verdict {
-    let _ = policy;
-    let outcome = if crate::text::same(gold, answer) { Outcome::Equal } else { Outcome::Unknown };
+    let (gold, answer) = (answer::trim(gold), answer::trim(answer));
+    let (decision, gold_kind, answer_kind) = decide(gold, answer, policy);
     Verdict {
-        outcome,
-        rule: "same_text",
-        note: String::new(),
-        gold: gold.into(),
-        answer: answer.into(),
+        outcome: decision.outcome,
+        rule: decision.rule,
+        note: decision.note,
+        gold: Reading { text: gold.to_owned(), kind: gold_kind },
+        answer: Reading { text: answer.to_owned(), kind: answer_kind },
         rung: None,
         span: None,
     }
@@ -125,10 +161,101 @@ pub fn verify_response(gold: &str, response: &str, ladder: &[Rung], policy: &Pol
             outcome: Outcome::Different,
             rule: "no_answer",
             note: none.reason().into(),
-            gold: gold.into(),
-            answer: String::new(),
+            gold: Reading { text: gold.into(), kind: "" },
+            answer: Reading::default(),
             rung: None,
             span: None,
         },
     }
+}
+
+fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str, &'static str) {
+    if gold.is_empty() {
+        return (Decision::unknown("empty_gold", "the gold answer is empty"), "", "");
+    }
+    if answer.is_empty() {
+        return (Decision::of(false, "empty_answer"), "", "");
+    }
+    // Most answers are plain integers.
+    if let (Some(g), Some(a)) = (small_integer(gold), small_integer(answer)) {
+        if g == a || policy.absolute.is_empty() && policy.relative == 0.0 {
+            return (Decision::of(g == a, "integer"), "number", "number");
+        }
+    }
+    if let Some(letter) = crate::choice::single_letter(gold) {
+        if let Some(read) = crate::choice::single_letter(answer) {
+            return (Decision::of(letter == read, "choice"), "choice", "choice");
+        }
+    }
+    if gold.len().max(answer.len()) > limits::MAX_BYTES {
+        let decision = if gold == answer {
+            Decision::of(true, "same_text")
+        } else {
+            Decision::unknown("too_long", "longer than the longest answer that is parsed")
+        };
+        return (decision, "text", "text");
+    }
+    let mut names = Names::default();
+    let (gold_value, _) = answer::read(gold, &mut names);
+    let (answer_value, _) = answer::read(answer, &mut names);
+    let kinds = (gold_value.kind(), answer_value.kind());
+    let mut cx = Context { names: &names, policy, budget: Budget::new() };
+    let mut decision = cx.compare(&gold_value, &answer_value, 0);
+    if !decision.is_equal() {
+        let alternative = other_commas(gold, &gold_value, answer, &answer_value, policy);
+        if let Some(other) = alternative {
+            decision = other;
+        } else if without_space(gold) == without_space(answer) {
+            decision = Decision::of(true, "same_text");
+        }
+    }
+    (decision, kinds.0, kinds.1)
+}
+
+/// Digits with at most a sign, short enough for a machine word.
+fn small_integer(s: &str) -> Option<i64> {
+    let digits = s.strip_prefix('-').unwrap_or(s);
+    let plain = (1..=18).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain { s.parse().ok() } else { None }
+}
+
+fn without_space(s: &str) -> String {
+    s.chars().filter(|c| !c.is_whitespace() && *c != '$').collect()
+}
+
+/// Other readings of commas: `1,234` as a list where the other side is one, `3,14` as a decimal where it is one.
+fn other_commas(
+    gold: &str,
+    gold_value: &Value,
+    answer: &str,
+    answer_value: &Value,
+    policy: &Policy,
+) -> Option<Decision> {
+    let many =
+        |v: &Value| matches!(v, Value::List(_) | Value::Sequence(_) | Value::Tuple { .. } | Value::Set(_));
+    let number = |v: &Value| matches!(v, Value::Scalar(s) if !s.expr.has_symbols());
+    let again = |gold: &str, answer: &str, note: &str| {
+        let mut names = Names::default();
+        let (g, _) = answer::read(gold, &mut names);
+        let (a, _) = answer::read(answer, &mut names);
+        let decision = Context { names: &names, policy, budget: Budget::new() }.compare(&g, &a, 0);
+        decision.is_equal().then(|| decision.noted(note))
+    };
+    let listed = |s: &str| s.replace(',', ", ");
+    if many(gold_value) && number(answer_value) && answer.contains(',') {
+        return again(gold, &listed(answer), "commas separate elements");
+    }
+    if number(gold_value) && many(answer_value) && gold.contains(',') {
+        return again(&listed(gold), answer, "commas separate elements");
+    }
+    let decimal_comma = |s: &str| {
+        let digits = s.strip_prefix('-').unwrap_or(s);
+        digits.split_once(',').is_some_and(|(a, b)| {
+            !a.is_empty() && !b.is_empty() && a.bytes().chain(b.bytes()).all(|c| c.is_ascii_digit())
+        })
+    };
+    if number(gold_value) && gold.contains('.') && decimal_comma(answer) {
+        return again(gold, &answer.replace(',', "."), "a decimal comma");
+    }
+    None
 }

@@ -1,0 +1,117 @@
+//! Published cases with expected verdicts, and golds against themselves and against mutations of themselves.
+
+mod data;
+
+use ocelli_reward::extract::LADDER;
+use ocelli_reward::verify::{Decimals, Missing, Outcome, Policy, Verdict, verify, verify_response};
+use serde_json::Value;
+
+/// The 33 cases of inspect_ai's `math()` scorer, whole outputs against targets.
+#[test]
+fn inspect_cases() {
+    let Some(root) = data::root() else { return };
+    let cases = data::json(&root.join("inspect_math/math_cases.json"));
+    let cases = cases.as_array().unwrap();
+    assert_eq!(cases.len(), 33);
+    let mut wrong: Vec<(String, Verdict)> = Vec::new();
+    for case in cases {
+        let output = data::text(case, "output");
+        let verdict = verify_response(&data::text(case, "target"), &output, &LADDER, &Policy::default());
+        let expected = if case["expected"] == "C" { Outcome::Equal } else { Outcome::Different };
+        if verdict.outcome != expected {
+            wrong.push((output, verdict));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of 33 wrong: {wrong:#?}", wrong.len());
+}
+
+/// OlympiadBench's scoring examples, under its conventions: stated errors, units required.
+#[test]
+fn olympiadbench_examples() {
+    let Some(root) = data::root() else { return };
+    let examples = data::json(&root.join("olympiadbench/scoring_examples.json"));
+    let number = |v: &Value| match v {
+        Value::String(s) => s.parse().unwrap(),
+        other => other.as_f64().unwrap(),
+    };
+    let mut wrong: Vec<Verdict> = Vec::new();
+    let mut count = 0;
+    for example in examples.as_array().unwrap() {
+        for answer in example["Ans"].as_array().unwrap() {
+            let absolute = match &answer["precision"] {
+                Value::Null => Vec::new(),
+                Value::Array(list) => list.iter().map(number).collect(),
+                one => vec![number(one)],
+            };
+            let policy =
+                Policy { absolute, unit: Missing::Reject, decimals: Decimals::Exact, ..Policy::default() };
+            let verdict = verify(&data::text(example, "GT"), &data::text(answer, "answer"), &policy);
+            let expected = if answer["equal"] == true { Outcome::Equal } else { Outcome::Different };
+            count += 1;
+            if verdict.outcome != expected {
+                wrong.push(verdict);
+            }
+        }
+    }
+    assert!(count > 30 && wrong.is_empty(), "{} of {count} wrong: {wrong:#?}", wrong.len());
+}
+
+/// Pairs that Math-Verify's issues report as decided wrongly (#14, #37, #41, #60, #64, #69, #76).
+#[test]
+fn known_wrong_verdicts_of_others() {
+    let equal = [
+        (r"\sqrt{1/n}", r"1/\sqrt{n}"),
+        (r"\sqrt{\frac{1}{n}}", r"\frac{1}{\sqrt n}"),
+        ("73", "**73**"),
+        ("13", r"\text{13}"),
+        ("x^2+1", "1+x^2"),
+    ];
+    let different = [
+        ("3x-y+13=0", "3x+4y+14=0"),
+        ("4", r"4\sqrt(2)"),
+        ("1/2004!", "1/2006!"),
+        (r"\frac{1}{2004!}", r"\frac{1}{2006!}"),
+        ("1-1/e", "1+1/e"),
+        (r"1-\frac{1}{e}", r"1+\frac{1}{e}"),
+        ("12:00", "1:00"),
+        (r"\pm 2021", "2021"),
+        (r"2^{2025}", "3^{2025}"),
+        ("10^{-40}", "10^{-41}"),
+    ];
+    for (pairs, expected) in [(&equal[..], Outcome::Equal), (&different[..], Outcome::Different)] {
+        for (gold, answer) in pairs {
+            for form in ["{}", "${}$", "\\boxed{{}}"] {
+                let (g, a) = (form.replace("{}", gold), form.replace("{}", answer));
+                for (g, a) in [(&g, &a), (&a, &g)] {
+                    let verdict = verify(g, a, &Policy::default());
+                    assert_eq!(verdict.outcome, expected, "{verdict:#?}");
+                }
+            }
+        }
+    }
+}
+
+fn golds(root: &std::path::Path) -> Vec<String> {
+    let mut golds = Vec::new();
+    for file in ["math/gsm8k_test", "math/math500", "math/aime_2024", "math/aime_2025", "mathv/test"] {
+        let rows = data::jsonl(&root.join(format!("{file}.jsonl")));
+        golds.extend(rows.iter().map(|row| data::text(row, "answer")));
+    }
+    let k12 = data::json(&root.join("mmk12/k12.json"));
+    golds.extend(k12.as_array().unwrap().iter().map(|row| data::text(row, "answer")));
+    golds
+}
+
+#[test]
+fn golds_equal_themselves() {
+    let Some(root) = data::root() else { return };
+    let golds = golds(&root);
+    // A gold with a redundant space and in a box is read anew, so that equal text alone does not decide.
+    let unequal: Vec<Verdict> = golds
+        .iter()
+        .map(|g| verify(g, &format!("\\boxed{{ {g} }}"), &Policy::default()))
+        .filter(|v| v.outcome != Outcome::Equal)
+        .collect();
+    assert!(golds.len() > 5000);
+    assert!(unequal.len() * 1000 <= golds.len(), "{} of {}: {unequal:#?}", unequal.len(), golds.len());
+}
