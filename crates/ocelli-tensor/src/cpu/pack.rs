@@ -79,30 +79,68 @@ pub(crate) fn left(a: Mat<'_>, (i0, m): (usize, usize), (p0, k): (usize, usize),
 
 #[inline(always)]
 fn left_of<T: Elem>(d: &[T], a: Mat<'_>, (i0, m): (usize, usize), (p0, k): (usize, usize), out: &mut [f32]) {
-    for (panel, out) in out.chunks_mut(MR * k).enumerate().take(m.div_ceil(MR)) {
-        let first = i0 + panel * MR;
-        let height = (i0 + m - first).min(MR);
-        if a.cs == 1 && height == MR {
-            let row = |i: usize| &d[(first + i) * a.rs + p0..][..k];
-            let rows: [&[T]; MR] = [row(0), row(1), row(2), row(3), row(4), row(5)];
-            for (p, o) in out.chunks_exact_mut(MR).enumerate().take(k) {
-                for i in 0..MR {
-                    o[i] = rows[i][p].up();
-                }
-            }
-        } else if a.rs == 1 && height == MR {
-            for (p, o) in out.chunks_exact_mut(MR).enumerate().take(k) {
-                let src = &d[first + (p0 + p) * a.cs..][..MR];
+    let whole = m / MR;
+    if a.rs == 1 {
+        // Columns are contiguous: go through them once, writing a piece of every panel.
+        for p in 0..k {
+            let src = &d[i0 + (p0 + p) * a.cs..][..m];
+            for (panel, src) in src.chunks_exact(MR).enumerate() {
+                let o = &mut out[panel * MR * k + p * MR..][..MR];
                 for i in 0..MR {
                     o[i] = src[i].up();
                 }
             }
-        } else {
-            for p in 0..k {
-                for i in 0..height {
-                    out[p * MR + i] = d[(first + i) * a.rs + (p0 + p) * a.cs].up();
-                }
+        }
+    } else {
+        for (panel, out) in out.chunks_mut(MR * k).enumerate().take(whole) {
+            let row = |i: usize| &d[(i0 + panel * MR + i) * a.rs..];
+            interleave::<T, MR>(std::array::from_fn(row), (p0, k), a.cs, out);
+        }
+    }
+    let rest = m - whole * MR;
+    for p in 0..if rest == 0 { 0 } else { k } {
+        for i in 0..rest {
+            out[(whole * k + p) * MR + i] = d[(i0 + whole * MR + i) * a.rs + (p0 + p) * a.cs].up();
+        }
+    }
+}
+
+/// `out[p * N + i] = lines[i][(p0 + p) * step]`.
+#[inline(always)]
+fn interleave<T: Elem, const N: usize>(
+    lines: [&[T]; N],
+    (p0, k): (usize, usize),
+    step: usize,
+    out: &mut [f32],
+) {
+    if step != 1 {
+        for (p, o) in out.chunks_exact_mut(N).enumerate().take(k) {
+            for i in 0..N {
+                o[i] = lines[i][(p0 + p) * step].up();
             }
+        }
+        return;
+    }
+    let lines: [&[T]; N] = std::array::from_fn(|i| &lines[i][p0..p0 + k]);
+    // Eight steps of depth at a time through a small square, so that loads and stores are whole vectors.
+    let strips = k / 8;
+    for s in 0..strips {
+        let mut square = [[0.0f32; 8]; N];
+        for i in 0..N {
+            for (x, v) in square[i].iter_mut().zip(&lines[i][s * 8..s * 8 + 8]) {
+                *x = v.up();
+            }
+        }
+        let o = &mut out[s * 8 * N..(s + 1) * 8 * N];
+        for p in 0..8 {
+            for i in 0..N {
+                o[p * N + i] = square[i][p];
+            }
+        }
+    }
+    for p in strips * 8..k {
+        for i in 0..N {
+            out[p * N + i] = lines[i][p].up();
         }
     }
 }
@@ -155,15 +193,8 @@ fn right_panel_of<T: Elem>(d: &[T], b: Mat<'_>, (p0, k): (usize, usize), j0: usi
                 o[j] = src[j].up();
             }
         }
-    } else if b.rs == 1 && width == NR {
-        // Columns are contiguous: transpose in 8-deep strips, so that reads and writes both stay within a few lines.
-        let col = |j: usize| &d[p0 + (j0 + j) * b.cs..][..k];
-        let cols: [&[T]; NR] = std::array::from_fn(col);
-        for (p, o) in out.chunks_exact_mut(NR).enumerate().take(k) {
-            for j in 0..NR {
-                o[j] = cols[j][p].up();
-            }
-        }
+    } else if width == NR {
+        interleave::<T, NR>(std::array::from_fn(|j| &d[(j0 + j) * b.cs..]), (p0, k), b.rs, out);
     } else {
         for p in 0..k {
             for j in 0..width {
