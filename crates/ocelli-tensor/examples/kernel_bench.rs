@@ -4,6 +4,7 @@
 //! ```text
 //! kernel_bench [--bf16] [linear|attention]
 //! ```
+#![allow(clippy::print_stdout)] // a program, not a library
 
 use std::time::Instant;
 

@@ -9,6 +9,7 @@
 //! 8192, batch 4 x 512. Both: 8 query and 2 key/value heads, biases on q/k/v, tied embeddings. One JSON object on standard output:
 //! median milliseconds, tokens per second, peak resident memory. `--prefix G` trains on one prompt of 1024 tokens with G answers of
 //! 128 behind it.
+#![allow(clippy::print_stdout)] // a program, not a library
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
 //! Every operation's backward pass against finite differences of its forward pass, on awkward shapes.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Forward passes against plain implementations in `f64`, and equalities that must hold between ways of computing the same thing.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 mod support;
 

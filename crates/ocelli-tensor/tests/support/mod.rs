@@ -1,5 +1,5 @@
 //! Finite differences for the gradient tests.
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // test code; each binary uses its part
 
 use ocelli_tensor::{DType, Grads, ParamId, Params, Result, Tape, Tensor, Var};
 use rand::{Rng, SeedableRng};
