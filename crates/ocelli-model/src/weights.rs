@@ -19,6 +19,7 @@ use rayon::prelude::*;
 pub use gguf::{Gguf, GgufValue};
 use map::Mapped;
 pub use quant::Dtype;
+pub(crate) use safetensors::shard_names;
 pub use save::{SaveDtype, SaveTensor, save_safetensors};
 
 use crate::ModelError;

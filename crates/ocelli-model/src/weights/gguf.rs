@@ -390,7 +390,9 @@ fn parse(bytes: &[u8]) -> Result<(IndexMap<String, GgufValue>, Vec<Info>), Fault
         None => 32,
         Some(GgufValue::Int(a)) if *a > 0 && *a <= 1 << 16 && (*a as u64).is_power_of_two() => *a as usize,
         Some(other) => {
-            return Err(Fault::from(format!("general.alignment {other:?} is not a power of two up to 65536")));
+            return Err(Fault::from(format!(
+                "general.alignment {other:?} is not a power of two up to 65536"
+            )));
         }
     };
     let mut infos = Vec::new();

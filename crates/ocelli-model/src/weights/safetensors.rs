@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indexmap::IndexMap;
 use ocelli_data::io::read_bounded;
@@ -49,36 +49,20 @@ struct Index {
 }
 
 fn add_shards(weights: &mut Weights, dir: &Path, index: &Path) -> Result<(), ModelError> {
-    let bytes = read_bounded(index, MAX_INDEX)?;
-    let parsed: Index = serde_json::from_slice(&bytes)
-        .map_err(|e| ModelError::malformed(index, format!("not a safetensors index: {e}")))?;
-    let mut shards: Vec<&String> = parsed.weight_map.values().collect();
-    shards.sort();
-    shards.dedup();
-    let mut absent = Vec::new();
-    for shard in &shards {
-        // A shard is a plain file name beside the index; anything else could reach out of the directory.
-        let plain = Path::new(shard.as_str()).components().count() == 1
-            && Path::new(shard.as_str()).file_name().is_some_and(|n| n == shard.as_str());
-        if !plain {
-            return Err(ModelError::malformed(index, format!("shard `{shard}` is not a plain file name")));
-        }
-        if !dir.join(shard).is_file() {
-            absent.push(shard.as_str());
-        }
-    }
+    let (weight_map, shards) = read_index(index)?;
+    let absent: Vec<&str> = shards.iter().map(String::as_str).filter(|s| !dir.join(s).is_file()).collect();
     if !absent.is_empty() {
         let why = format!("{} of {} shards are not there: {}", absent.len(), shards.len(), absent.join(", "));
         return Err(ModelError::malformed(index, why));
     }
-    let mut files: HashMap<usize, &str> = HashMap::new();
-    for shard in shards {
+    let mut files: HashMap<usize, &String> = HashMap::new();
+    for shard in &shards {
         files.insert(weights.files.len(), shard);
         add_file(weights, &dir.join(shard))?;
     }
-    for (name, shard) in &parsed.weight_map {
-        match weights.entries.get(name).map(|e| files.get(&e.file).copied().unwrap_or("")) {
-            Some(found) if found == shard => {}
+    for (name, shard) in &weight_map {
+        match weights.entries.get(name).and_then(|e| files.get(&e.file)) {
+            Some(found) if *found == shard => {}
             Some(found) => {
                 let why = format!("the index says it is in {shard}, but it is in {found}");
                 return Err(ModelError::tensor(index, name, why));
@@ -229,13 +213,21 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// The names of files that make up the weights of a checkpoint directory, for resolving a checkpoint on a hub.
-pub(crate) fn shard_names(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// The shards that an index names, each once; only plain file names are accepted.
+pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
+    Ok(read_index(index)?.1)
+}
+
+fn read_index(index: &Path) -> Result<(BTreeMap<String, String>, Vec<String>), ModelError> {
     let bytes = read_bounded(index, MAX_INDEX)?;
-    let parsed: Index = serde_json::from_slice(&bytes)
+    let Index { weight_map } = serde_json::from_slice(&bytes)
         .map_err(|e| ModelError::malformed(index, format!("not a safetensors index: {e}")))?;
-    let mut names: Vec<PathBuf> = parsed.weight_map.into_values().map(PathBuf::from).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
+    let mut shards: Vec<String> = weight_map.values().cloned().collect();
+    shards.sort();
+    shards.dedup();
+    // Anything but a plain file name could reach out of the directory.
+    match shards.iter().find(|s| Path::new(s).file_name().is_none_or(|n| n != s.as_str())) {
+        Some(s) => Err(ModelError::malformed(index, format!("shard `{s}` is not a plain file name"))),
+        None => Ok((weight_map, shards)),
+    }
 }

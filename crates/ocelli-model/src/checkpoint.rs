@@ -1,0 +1,139 @@
+//! One opened checkpoint: configuration, weights, tokenizer, chat template, stop tokens; from a directory in the hub's
+//! layout or from a `.gguf` file.
+
+use std::path::{Path, PathBuf};
+
+use ocelli_data::io::read_bounded;
+use serde_json::{Map, Value};
+
+use crate::ModelError;
+use crate::chat::ChatTemplate;
+use crate::config::{MAX_CONFIG_BYTES, ModelConfig, token_ids};
+use crate::tokenizer::{SpecialTokens, Tokenizer};
+use crate::weights::{Gguf, Weights};
+
+/// A checkpoint whose headers are read and checked; tensors are still on disk.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// The checked configuration.
+    pub config: ModelConfig,
+    /// The tensors.
+    pub weights: Weights,
+    /// The tokenizer, where there is one (tiny test checkpoints have none).
+    pub tokenizer: Option<Tokenizer>,
+    /// The chat template, where there is one.
+    pub chat: Option<ChatTemplate>,
+    /// Tokens after which generation ends, from `generation_config.json`, `config.json` and the tokenizer; sorted.
+    pub eos_ids: Vec<u32>,
+}
+
+impl Checkpoint {
+    /// Opens a directory in the hub's layout, or a `.gguf` file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.is_dir() { Self::open_dir(path) } else { Self::open_gguf(path) }
+    }
+
+    fn open_dir(dir: &Path) -> Result<Self, ModelError> {
+        let config = ModelConfig::read(&dir.join("config.json"))?;
+        let weights = Weights::open(dir)?;
+        let tokenizer_path = dir.join("tokenizer.json");
+        let tokenizer = tokenizer_path.exists().then(|| Tokenizer::from_file(&tokenizer_path)).transpose()?;
+        let tokenizer_config = read_object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let special = SpecialTokens::from_config(&tokenizer_config);
+        let chat = chat_source(dir, &tokenizer_config)?
+            .map(|source| ChatTemplate::new(&source, special.clone()))
+            .transpose()?;
+        let generation = read_object(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let mut eos_ids = config.eos_ids();
+        eos_ids.extend(token_ids(generation.get("eos_token_id")));
+        Ok(Self::assemble(dir, config, weights, tokenizer, special, chat, eos_ids))
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        if path.extension().is_none_or(|e| e != "gguf") {
+            let why = "it is neither a directory with config.json nor a .gguf file".into();
+            return Err(ModelError::NotFound { name: path.display().to_string(), why });
+        }
+        let gguf = Gguf::open(path)?;
+        let config = gguf.config()?;
+        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let special = SpecialTokens::from_gguf(&gguf);
+        let chat = gguf
+            .text("tokenizer.chat_template")
+            .ok()
+            .map(|source| ChatTemplate::new(source, special.clone()))
+            .transpose()?;
+        let eos_ids = config.eos_ids();
+        let weights = gguf.into_weights()?;
+        Ok(Self::assemble(path, config, weights, Some(tokenizer), special, chat, eos_ids))
+    }
+
+    fn assemble(
+        path: &Path,
+        config: ModelConfig,
+        weights: Weights,
+        tokenizer: Option<Tokenizer>,
+        special: SpecialTokens,
+        chat: Option<ChatTemplate>,
+        mut eos_ids: Vec<u32>,
+    ) -> Self {
+        eos_ids.extend(special.eos.as_deref().and_then(|eos| tokenizer.as_ref()?.id(eos)));
+        eos_ids.sort_unstable();
+        eos_ids.dedup();
+        Self { path: path.to_owned(), config, weights, tokenizer, chat, eos_ids }
+    }
+
+    /// The tokenizer, or an error that says where it was expected.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, ModelError> {
+        self.tokenizer.as_ref().ok_or_else(|| ModelError::Tokenizer {
+            path: self.path.join("tokenizer.json"),
+            why: "there is no such file; text cannot become tokens without it".into(),
+        })
+    }
+
+    /// The chat template, or an error that says where it was expected.
+    pub fn chat(&self) -> Result<&ChatTemplate, ModelError> {
+        self.chat.as_ref().ok_or_else(|| {
+            let path = self.path.display();
+            ModelError::Chat(format!(
+                "{path} has none (chat_template.jinja, or a key in tokenizer_config.json)"
+            ))
+        })
+    }
+}
+
+fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read_bounded(path, MAX_CONFIG_BYTES)?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| ModelError::malformed(path, format!("not a JSON object: {e}")))
+}
+
+/// `chat_template.jinja`, `chat_template.json`, or the key `chat_template` of `tokenizer_config.json`, which is a text or
+/// a list of named templates.
+fn chat_source(dir: &Path, tokenizer_config: &Map<String, Value>) -> Result<Option<String>, ModelError> {
+    let jinja = dir.join("chat_template.jinja");
+    if jinja.exists() {
+        let bytes = read_bounded(&jinja, MAX_CONFIG_BYTES)?;
+        return String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|e| ModelError::malformed(&jinja, format!("not UTF-8: {e}")));
+    }
+    let separate = read_object(&dir.join("chat_template.json"))?;
+    let value =
+        separate.as_ref().and_then(|o| o.get("chat_template")).or(tokenizer_config.get("chat_template"));
+    Ok(match value {
+        Some(Value::String(s)) => Some(s.clone()),
+        Some(Value::Array(named)) => named
+            .iter()
+            .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
+            .and_then(|t| t.get("template").and_then(Value::as_str))
+            .map(str::to_owned),
+        _ => None,
+    })
+}
