@@ -3,14 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
-use ocelli_data::io::read_bounded;
-use serde_json::{Map, Value};
+use ocelli_data::io::{create_dir, read_bounded, write_atomic};
+use serde_json::{Map, Value, json};
 
 use crate::ModelError;
 use crate::chat::ChatTemplate;
+use crate::hub::SIDE_FILES;
 use crate::config::{MAX_CONFIG_BYTES, ModelConfig, token_ids};
 use crate::tokenizer::{SpecialTokens, Tokenizer};
 use crate::weights::{Gguf, Weights};
+
+/// Largest side file that is copied, in bytes.
+const MAX_SIDE_FILE: u64 = 128 << 20;
 
 /// A checkpoint whose headers are read and checked; tensors are still on disk.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub struct Checkpoint {
     pub chat: Option<ChatTemplate>,
     /// Tokens after which generation ends, from `generation_config.json`, `config.json` and the tokenizer; sorted.
     pub eos_ids: Vec<u32>,
+    special: SpecialTokens,
 }
 
 impl Checkpoint {
@@ -82,7 +87,38 @@ impl Checkpoint {
         eos_ids.extend(special.eos.as_deref().and_then(|eos| tokenizer.as_ref()?.id(eos)));
         eos_ids.sort_unstable();
         eos_ids.dedup();
-        Self { path: path.to_owned(), config, weights, tokenizer, chat, eos_ids }
+        Self { path: path.to_owned(), config, weights, tokenizer, chat, eos_ids, special }
+    }
+
+    /// Writes everything but the weights into `dir`, so that it becomes a checkpoint in the hub's layout: files of a
+    /// directory are copied, those of a GGUF file are made from its metadata.
+    pub fn save_side_files(&self, dir: &Path) -> Result<(), ModelError> {
+        create_dir(dir)?;
+        if self.path.is_dir() {
+            for name in SIDE_FILES {
+                let from = self.path.join(name);
+                if from.exists() {
+                    write_atomic(&dir.join(name), &read_bounded(&from, MAX_SIDE_FILE)?)?;
+                }
+            }
+            return Ok(());
+        }
+        let mut config = crate::config::to_json(&self.config.text);
+        config["eos_token_id"] = json!(self.eos_ids);
+        let mut tokenizer_config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.special.bos, "eos_token": self.special.eos,
+            "pad_token": self.special.pad, "unk_token": self.special.unk,
+        });
+        if let Some(chat) = &self.chat {
+            tokenizer_config["chat_template"] = chat.source().into();
+        }
+        write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
+        write_atomic(&dir.join("tokenizer_config.json"), format!("{tokenizer_config:#}\n").as_bytes())?;
+        if let Some(tokenizer) = &self.tokenizer {
+            write_atomic(&dir.join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// The tokenizer, or an error that says where it was expected.

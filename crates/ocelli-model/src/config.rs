@@ -59,6 +59,19 @@ pub struct Mrope {
     pub interleaved: bool,
 }
 
+impl Mrope {
+    /// Which of time (0), height (1) and width (2) drives pair `j` of a head.
+    pub fn axis(&self, j: usize) -> usize {
+        let [t, h, w] = self.section;
+        match (self.interleaved, j % 3) {
+            (true, 1) if j < 3 * h => 1,
+            (true, 2) if j < 3 * w => 2,
+            (true, _) => 0,
+            (false, _) => usize::from(j >= t) + usize::from(j >= t + h),
+        }
+    }
+}
+
 /// Rotary position embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
@@ -132,10 +145,8 @@ pub struct TextConfig {
     pub o_bias: bool,
     /// Bias on the three projections of the MLP.
     pub mlp_bias: bool,
-    /// Tokens that a position may look back on, itself included, for windowed layers; `None`: all of them.
+    /// Tokens that a position may look back on, itself included, in some of the layers; `None`: all of them.
     pub sliding_window: Option<usize>,
-    /// First layer that is windowed (all layers from here on are).
-    pub first_windowed_layer: usize,
 }
 
 impl TextConfig {
@@ -144,9 +155,10 @@ impl TextConfig {
         self.family == Family::Qwen3
     }
 
-    /// Window of one layer.
-    pub fn window(&self, layer: usize) -> Option<usize> {
-        self.sliding_window.filter(|_| layer >= self.first_windowed_layer)
+    /// Longest sequence that can be run: the checkpoint's context, or its sliding window where that is shorter, since a
+    /// window is only supported up to the length at which it begins to matter.
+    pub fn context(&self) -> usize {
+        self.sliding_window.map_or(self.max_position_embeddings, |w| w.min(self.max_position_embeddings))
     }
 
     /// Width of all query heads together.
@@ -210,7 +222,6 @@ impl TextConfig {
             o_bias: family != Family::Qwen2 && attention_bias,
             mlp_bias: f.bool_or("mlp_bias", false)?,
             sliding_window,
-            first_windowed_layer: if windowed { 0 } else { f.count_or("max_window_layers", 28, 4096)? },
         };
         Ok(config)
     }
@@ -496,7 +507,6 @@ pub fn to_json(c: &TextConfig) -> Value {
     if let Some(window) = c.sliding_window {
         value["sliding_window"] = window.into();
         value["use_sliding_window"] = true.into();
-        value["max_window_layers"] = c.first_windowed_layer.into();
     }
     value
 }

@@ -73,6 +73,9 @@ pub enum ModelError {
         /// Where it was looked for, and what to do.
         why: String,
     },
+    /// The compute layer refused.
+    #[error(transparent)]
+    Compute(#[from] ocelli_tensor::TensorError),
     /// A request that the model cannot serve: too long, an unknown token id, an impossible setting.
     #[error("{0}")]
     Request(String),

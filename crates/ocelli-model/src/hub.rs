@@ -30,7 +30,7 @@ pub struct Hub {
 }
 
 /// Files other than weights that a checkpoint may have; all are small.
-const SIDE_FILES: [&str; 9] = [
+pub(crate) const SIDE_FILES: [&str; 9] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use ocelli_tensor::{DType, ParamId, Params, Tensor};
 use rayon::prelude::*;
 
 pub use gguf::{Gguf, GgufValue};
@@ -23,6 +24,7 @@ pub(crate) use safetensors::shard_names;
 pub use save::{SaveDtype, SaveTensor, save_safetensors};
 
 use crate::ModelError;
+use crate::text::Keep;
 use crate::error::{Mismatch, Misshapen};
 
 /// Name and shape of a tensor that a model demands.
@@ -172,6 +174,22 @@ impl Weights {
         let at = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
         let why = format!("value {} at flat index {at} of {:?} is not a finite number", out[at], entry.shape);
         Err(ModelError::tensor(file.path(), name, why))
+    }
+
+    /// Reads a tensor as an f32 [`Tensor`].
+    pub fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let mut out = Tensor::zeros(&self.entry(name)?.shape, DType::F32);
+        self.read_into(name, out.as_mut_slice()?)?;
+        Ok(out)
+    }
+
+    /// Reads a tensor into a set of parameters under its own name.
+    pub fn add_to(&self, params: &mut Params, name: &str, keep: Keep) -> Result<ParamId, ModelError> {
+        let value = self.tensor(name)?;
+        Ok(match keep {
+            Keep::Trainable => params.add(name, value)?,
+            Keep::Frozen(dtype) => params.add_frozen(name, value.to_dtype(dtype))?,
+        })
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, ModelError> {

@@ -1,0 +1,182 @@
+//! Low-rank adapters (Hu et al. 2021): attached beside linear layers, saved apart in the layout of PEFT, or merged.
+//!
+//! Module names are the checkpoint's (`model.layers.0.self_attn.q_proj`). PEFT stores them with the prefix
+//! `base_model.model.`; parameters here carry the name without it.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use ocelli_data::io::{read_bounded, write_atomic};
+use ocelli_tensor::ops::{Linear, Lora};
+use ocelli_tensor::{DType, Params, Tensor};
+use rand::Rng;
+use serde_json::{Map, Value, json};
+
+use crate::config::{Fields, MAX_CONFIG_BYTES};
+use crate::text::Keep;
+use crate::weights::{SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors};
+use crate::ModelError;
+
+const PREFIX: &str = "base_model.model.";
+const STEM: &str = "adapter_model";
+const CONFIG: &str = "adapter_config.json";
+
+/// Which layers get adapters, and how large they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// r, rank of the product.
+    pub rank: usize,
+    /// The product is scaled by `alpha / rank`.
+    pub alpha: f32,
+    /// Last parts of module names: `q_proj`, `down_proj` ...
+    pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// Adapters on all seven projections of every block, with `alpha = 2 rank`.
+    pub fn all(rank: usize) -> Self {
+        let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        Self { rank, alpha: 2.0 * rank as f32, targets: targets.map(str::to_owned).to_vec() }
+    }
+
+    fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+}
+
+/// Freezes nothing and adds trainable adapters beside the targeted layers: A uniform in `±1/sqrt(in)` (PEFT's
+/// initialisation), B zero, so that the model computes the same as before. Returns how many layers were adapted.
+pub fn attach<'a>(
+    params: &mut Params,
+    linears: impl IntoIterator<Item = &'a mut Linear>,
+    config: &LoraConfig,
+    rng: &mut impl Rng,
+) -> Result<usize, ModelError> {
+    if config.rank == 0 {
+        return Err(ModelError::Request("the rank of an adapter must be at least 1".into()));
+    }
+    let mut adapted = 0;
+    for linear in linears {
+        let (module, out, inner) = describe(params, linear)?;
+        if !config.targets.iter().any(|t| module.rsplit('.').next() == Some(t)) {
+            continue;
+        }
+        let bound = 1.0 / (inner as f32).sqrt();
+        let a: Vec<f32> = (0..config.rank * inner).map(|_| rng.random_range(-bound..bound)).collect();
+        let a = Tensor::from_slice(&[config.rank, inner], &a)?;
+        let b = Tensor::zeros(&[out, config.rank], DType::F32);
+        let a = params.add(format!("{module}.lora_A.weight"), a)?;
+        let b = params.add(format!("{module}.lora_B.weight"), b)?;
+        linear.lora = Some(Lora { a, b, scale: config.scale() });
+        adapted += 1;
+    }
+    if adapted == 0 {
+        let why = format!("no layer has a name that ends in one of {:?}", config.targets);
+        return Err(ModelError::Request(why));
+    }
+    Ok(adapted)
+}
+
+/// Module name, outputs and inputs of a layer.
+fn describe(params: &Params, linear: &Linear) -> Result<(String, usize, usize), ModelError> {
+    let p = params.get(linear.weight)?;
+    let module = p.name().strip_suffix(".weight").unwrap_or(p.name()).to_owned();
+    match *p.value().shape() {
+        [out, inner] => Ok((module, out, inner)),
+        ref shape => Err(ModelError::Request(format!("{module} is no linear layer: shape {shape:?}"))),
+    }
+}
+
+/// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT reads.
+pub fn save_adapter<'a>(
+    dir: &Path,
+    params: &Params,
+    linears: impl IntoIterator<Item = &'a Linear>,
+    config: &LoraConfig,
+    base_model: &str,
+) -> Result<(), ModelError> {
+    let mut tensors = Vec::new();
+    for lora in linears.into_iter().filter_map(|l| l.lora) {
+        for id in [lora.a, lora.b] {
+            let p = params.get(id)?;
+            let values = Cow::Owned(p.value().to_vec());
+            tensors.push(SaveTensor { name: format!("{PREFIX}{}", p.name()), shape: p.value().shape().to_vec(), values });
+        }
+    }
+    if tensors.is_empty() {
+        return Err(ModelError::Request("there are no adapters to save".into()));
+    }
+    save_safetensors(dir, STEM, &tensors, SaveDtype::F32, usize::MAX)?;
+    let json = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,
+        "r": config.rank, "lora_alpha": config.alpha, "target_modules": config.targets,
+        "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
+    });
+    Ok(write_atomic(&dir.join(CONFIG), json.to_string().as_bytes())?)
+}
+
+/// Reads an adapter in PEFT's layout and attaches it. Returns its configuration.
+pub fn load_adapter<'a>(
+    dir: &Path,
+    params: &mut Params,
+    linears: impl IntoIterator<Item = &'a mut Linear>,
+    keep: Keep,
+) -> Result<LoraConfig, ModelError> {
+    let path = dir.join(CONFIG);
+    let raw: Map<String, Value> = serde_json::from_slice(&read_bounded(&path, MAX_CONFIG_BYTES)?)
+        .map_err(|e| ModelError::malformed(&path, format!("not a JSON object: {e}")))?;
+    let fields = Fields::new(&path, &raw);
+    let targets = match fields.get("target_modules") {
+        Some(Value::Array(list)) => list.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    let targets = targets.ok_or_else(|| fields.bad("target_modules", "a list of module names".into()))?;
+    for unsupported in ["use_dora", "use_rslora", "fan_in_fan_out"] {
+        if fields.bool_or(unsupported, false)? {
+            return Err(fields.bad(unsupported, "false (plain LoRA)".into()));
+        }
+    }
+    let config =
+        LoraConfig { rank: fields.size("r", 1 << 16)?, alpha: fields.number("lora_alpha", 0.0, 1e9)? as f32, targets };
+    let weights = Weights::open(&dir.join(format!("{STEM}.safetensors")))?;
+    let mut specs = Vec::new();
+    let mut places = Vec::new();
+    for linear in linears {
+        let (module, out, inner) = describe(params, linear)?;
+        let a = format!("{PREFIX}{module}.lora_A.weight");
+        if weights.contains(&a) {
+            specs.push(TensorSpec::new(a, &[config.rank, inner]));
+            specs.push(TensorSpec::new(format!("{PREFIX}{module}.lora_B.weight"), &[out, config.rank]));
+            places.push(linear);
+        }
+    }
+    weights.check(&specs, |_| false)?;
+    for (pair, linear) in specs.chunks_exact(2).zip(places) {
+        let mut add = |spec: &TensorSpec| {
+            let value = weights.tensor(&spec.name)?;
+            let name = spec.name.strip_prefix(PREFIX).unwrap_or(&spec.name);
+            Ok::<_, ModelError>(match keep {
+                Keep::Trainable => params.add(name, value)?,
+                Keep::Frozen(dtype) => params.add_frozen(name, value.to_dtype(dtype))?,
+            })
+        };
+        linear.lora = Some(Lora { a: add(&pair[0])?, b: add(&pair[1])?, scale: config.scale() });
+    }
+    Ok(config)
+}
+
+/// `W + s B A`, row-major.
+pub(crate) fn merged(params: &Params, linear: &Linear) -> Result<Vec<f32>, ModelError> {
+    let mut w = params.get(linear.weight)?.value().to_vec();
+    let Some(lora) = linear.lora else { return Ok(w) };
+    let (a, b) = (params.get(lora.a)?.value(), params.get(lora.b)?.value());
+    let (rank, inner) = (a.rows(), a.cols());
+    let (a, b) = (a.to_vec(), b.to_vec());
+    for (row, b) in w.chunks_exact_mut(inner).zip(b.chunks_exact(rank)) {
+        for (a, b) in a.chunks_exact(inner).zip(b) {
+            let factor = lora.scale * b;
+            row.iter_mut().zip(a).for_each(|(w, a)| *w += factor * a);
+        }
+    }
+    Ok(w)
+}

@@ -1,0 +1,1 @@
+//! Templates against the reference: `fixtures/parity/chat.py` wrote the expected texts.
