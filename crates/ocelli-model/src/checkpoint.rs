@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::ModelError;
 use crate::chat::ChatTemplate;
-use crate::hub::SIDE_FILES;
 use crate::config::{MAX_CONFIG_BYTES, ModelConfig, token_ids};
+use crate::hub::SIDE_FILES;
 use crate::tokenizer::{SpecialTokens, Tokenizer};
 use crate::weights::{Gguf, Weights};
 

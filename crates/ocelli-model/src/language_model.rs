@@ -7,11 +7,11 @@ use std::path::Path;
 use ocelli_tensor::ops::Linear;
 use ocelli_tensor::{DType, ParamId, Params};
 
+use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::lora;
 use crate::text::{Keep, TextModel, TextNames};
 use crate::weights::{SaveDtype, SaveTensor, save_safetensors};
-use crate::ModelError;
 
 /// Largest weight file that is written before a checkpoint is cut into shards, in bytes.
 const MAX_SHARD: usize = 5_000_000_000;

@@ -12,10 +12,10 @@ use ocelli_tensor::{DType, Params, Tensor};
 use rand::Rng;
 use serde_json::{Map, Value, json};
 
+use crate::ModelError;
 use crate::config::{Fields, MAX_CONFIG_BYTES};
 use crate::text::Keep;
 use crate::weights::{SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors};
-use crate::ModelError;
 
 const PREFIX: &str = "base_model.model.";
 const STEM: &str = "adapter_model";
@@ -100,7 +100,11 @@ pub fn save_adapter<'a>(
         for id in [lora.a, lora.b] {
             let p = params.get(id)?;
             let values = Cow::Owned(p.value().to_vec());
-            tensors.push(SaveTensor { name: format!("{PREFIX}{}", p.name()), shape: p.value().shape().to_vec(), values });
+            tensors.push(SaveTensor {
+                name: format!("{PREFIX}{}", p.name()),
+                shape: p.value().shape().to_vec(),
+                values,
+            });
         }
     }
     if tensors.is_empty() {
@@ -127,7 +131,9 @@ pub fn load_adapter<'a>(
         .map_err(|e| ModelError::malformed(&path, format!("not a JSON object: {e}")))?;
     let fields = Fields::new(&path, &raw);
     let targets = match fields.get("target_modules") {
-        Some(Value::Array(list)) => list.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>(),
+        Some(Value::Array(list)) => {
+            list.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        }
         _ => None,
     };
     let targets = targets.ok_or_else(|| fields.bad("target_modules", "a list of module names".into()))?;
@@ -136,8 +142,11 @@ pub fn load_adapter<'a>(
             return Err(fields.bad(unsupported, "false (plain LoRA)".into()));
         }
     }
-    let config =
-        LoraConfig { rank: fields.size("r", 1 << 16)?, alpha: fields.number("lora_alpha", 0.0, 1e9)? as f32, targets };
+    let config = LoraConfig {
+        rank: fields.size("r", 1 << 16)?,
+        alpha: fields.number("lora_alpha", 0.0, 1e9)? as f32,
+        targets,
+    };
     let weights = Weights::open(&dir.join(format!("{STEM}.safetensors")))?;
     let mut specs = Vec::new();
     let mut places = Vec::new();

@@ -19,9 +19,9 @@ use ocelli_tensor::ops::{self, AttentionSpec, Linear, LogProbs, RotaryStyle, Rot
 use ocelli_tensor::{DType, KvCache, KvShape, ParamId, Params, SeqLayout, Tape, Tensor, TensorError, Var};
 use rand::Rng;
 
+use crate::ModelError;
 use crate::config::TextConfig;
 use crate::weights::{TensorSpec, Weights};
-use crate::ModelError;
 
 /// Where a decoder's tensors stand in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,8 +210,11 @@ impl TextModel {
             })());
         }
         let norm = get(&format!("{}norm.weight", names.prefix), &[d])?;
-        let lm_head =
-            if config.tie_word_embeddings { embed_tokens } else { get(&names.head, &[config.vocab_size, d])? };
+        let lm_head = if config.tie_word_embeddings {
+            embed_tokens
+        } else {
+            get(&names.head, &[config.vocab_size, d])?
+        };
         Ok((|| {
             Some(Self {
                 config: config.clone(),
@@ -312,9 +315,11 @@ impl TextModel {
         let eps = self.config.rms_norm_eps as f32;
         for (l, &block) in self.layers.iter().enumerate() {
             x = match &mut attend {
-                Attend::Cached { caches, new } => block.forward(tape, &x, rotary, (spec, eps), |tape, q, k, v| {
-                    ops::attend_cached(tape, (q, k, v), (caches, new), l, spec)
-                })?,
+                Attend::Cached { caches, new } => {
+                    block.forward(tape, &x, rotary, (spec, eps), |tape, q, k, v| {
+                        ops::attend_cached(tape, (q, k, v), (caches, new), l, spec)
+                    })?
+                }
                 Attend::Packed(layout) if checkpoint => {
                     let (rotary, layout) = (rotary.clone(), layout.clone());
                     let mut out = tape.checkpoint(&[&x], move |tape, inputs| {
@@ -385,7 +390,10 @@ impl Block {
             let h = ops::rms_norm(tape, x, self.input_layernorm, eps)?;
             let mut qkv = ops::linear_many(tape, &h, &[self.q_proj, self.k_proj, self.v_proj])?.into_iter();
             let (Some(mut q), Some(mut k), Some(v)) = (qkv.next(), qkv.next(), qkv.next()) else {
-                return Err(TensorError::Shape { op: "linear_many", what: "three layers gave fewer results".into() });
+                return Err(TensorError::Shape {
+                    op: "linear_many",
+                    what: "three layers gave fewer results".into(),
+                });
             };
             if let Some((q_norm, k_norm)) = self.qk_norm {
                 q = ops::rms_norm(tape, &q, q_norm, eps)?;
@@ -402,7 +410,10 @@ impl Block {
             let h = ops::rms_norm(tape, &x, self.post_attention_layernorm, eps)?;
             let mut both = ops::linear_many(tape, &h, &[self.gate_proj, self.up_proj])?.into_iter();
             let (Some(gate), Some(up)) = (both.next(), both.next()) else {
-                return Err(TensorError::Shape { op: "linear_many", what: "two layers gave fewer results".into() });
+                return Err(TensorError::Shape {
+                    op: "linear_many",
+                    what: "two layers gave fewer results".into(),
+                });
             };
             let h = ops::swiglu(tape, &gate, &up)?;
             ops::linear(tape, &h, self.down_proj)?

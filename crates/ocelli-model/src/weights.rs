@@ -24,8 +24,8 @@ pub(crate) use safetensors::shard_names;
 pub use save::{SaveDtype, SaveTensor, save_safetensors};
 
 use crate::ModelError;
-use crate::text::Keep;
 use crate::error::{Mismatch, Misshapen};
+use crate::text::Keep;
 
 /// Name and shape of a tensor that a model demands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use rayon::prelude::*;
 use super::sampler::{Choice, Sampler};
 use super::stop::TurnText;
 use super::{Prompt, Sampling, StopReason, Turn};
+use crate::ModelError;
 use crate::text::{Attend, Positions, TextModel};
 use crate::tokenizer::{TextStream, Tokenizer};
-use crate::ModelError;
 
 /// Name of a sequence within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,7 +111,14 @@ enum Waiting {
     /// A new group.
     Group(Reading),
     /// A member of a group whose prompt has been read; its first token comes from the prompt's last logits.
-    Member { id: SeqId, sampler: Sampler, sampling: Sampling, prefix: Arc<KvPrefix>, logits: Tensor, next: f32 },
+    Member {
+        id: SeqId,
+        sampler: Sampler,
+        sampling: Sampling,
+        prefix: Arc<KvPrefix>,
+        logits: Tensor,
+        next: f32,
+    },
     /// A sequence with new input.
     Resumed(Box<Sequence>),
 }
@@ -173,7 +180,12 @@ impl<'m> Engine<'m> {
         let cache = KvCache::new(self.text.kv_shape(), prompt.ids.len());
         let feed = Feed { prompt, done: 0, start: 0.0 };
         if n > 0 {
-            self.queue.push_back(Waiting::Group(Reading { cache, feed, members, sampling: sampling.clone() }));
+            self.queue.push_back(Waiting::Group(Reading {
+                cache,
+                feed,
+                members,
+                sampling: sampling.clone(),
+            }));
         }
         Ok(ids)
     }
@@ -330,7 +342,8 @@ impl<'m> Engine<'m> {
 
     /// Moves sequences whose turn ended out of the batch.
     fn park(&mut self, step: &Step) {
-        let ended = |a: &mut Active| matches!(a, Active::Sequence(s) if step.ended.iter().any(|t| t.seq == s.id));
+        let ended =
+            |a: &mut Active| matches!(a, Active::Sequence(s) if step.ended.iter().any(|t| t.seq == s.id));
         for a in self.active.extract_if(.., ended) {
             if let Active::Sequence(s) = a {
                 self.parked.insert(s.id, s);
@@ -411,7 +424,10 @@ impl<'m> Engine<'m> {
             ));
         }
         if let Some((at, id)) = prompt.ids.iter().enumerate().find(|(_, id)| **id as usize >= c.vocab_size) {
-            return refuse(format!("token id {id} at position {at} is outside the vocabulary of {}", c.vocab_size));
+            return refuse(format!(
+                "token id {id} at position {at} is outside the vocabulary of {}",
+                c.vocab_size
+            ));
         }
         if !sampling.stop_strings.is_empty() && self.tokenizer.is_none() {
             return refuse("stop strings need a tokenizer, and this engine has none".into());
@@ -430,9 +446,10 @@ impl<'m> Engine<'m> {
             end = s.at + rows;
         }
         match &prompt.positions {
-            Some(p) if p.axes.iter().any(|a| a.len() != n) => {
-                refuse(format!("positions for {:?} tokens were given with {n} tokens", p.axes.each_ref().map(Vec::len)))
-            }
+            Some(p) if p.axes.iter().any(|a| a.len() != n) => refuse(format!(
+                "positions for {:?} tokens were given with {n} tokens",
+                p.axes.each_ref().map(Vec::len)
+            )),
             Some(_) if c.rope.mrope.is_none() => {
                 refuse("positions of time, height and width need a model with mrope_section".into())
             }

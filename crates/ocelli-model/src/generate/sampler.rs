@@ -115,7 +115,8 @@ fn keep(z: &[f32], s: &Sampling, lse: LogSum) -> Option<Vec<u32>> {
     if min_p {
         floor = floor.max(lse.max - lse.log_sum + s.min_p.ln());
     }
-    let mut ids: Vec<u32> = (0..z.len() as u32).filter(|&i| logp(i) >= floor || z[i as usize] * inverse == lse.max).collect();
+    let mut ids: Vec<u32> =
+        (0..z.len() as u32).filter(|&i| logp(i) >= floor || z[i as usize] * inverse == lse.max).collect();
     if top_k && ids.len() > s.top_k {
         ids.select_nth_unstable_by(s.top_k - 1, order);
         ids.truncate(s.top_k);
@@ -185,7 +186,9 @@ impl LogSum {
         let max = z.clone().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = z.map(|x| f64::from((x - max).exp())).sum();
         if !(max.is_finite() && sum.is_finite()) {
-            let why = format!("the logits of a position are not numbers (largest {max}, sum of exponentials {sum})");
+            let why = format!(
+                "the logits of a position are not numbers (largest {max}, sum of exponentials {sum})"
+            );
             return Err(ModelError::Request(why));
         }
         Ok(Self { max, sum, log_sum: max + sum.ln() as f32 })

@@ -1,6 +1,8 @@
 //! What must hold for every decoder, whatever its weights.
 
-use ocelli_model::{Attend, Checkpoint, Keep, LanguageModel, Positions, SaveDtype, TextModel, lora, save_merged};
+use ocelli_model::{
+    Attend, Checkpoint, Keep, LanguageModel, Positions, SaveDtype, TextModel, lora, save_merged,
+};
 use ocelli_tensor::{DType, Grads, KvCache, Params, PrefixGroup, SeqLayout, Tape, Tensor};
 use rand::SeedableRng;
 
@@ -26,7 +28,10 @@ fn a_later_token_does_not_change_earlier_logits() {
         let after = logits(&model, &params, &changed, &layout);
         let v = before.len() / IDS.len();
         assert_eq!(before[..5 * v], after[..5 * v], "{case}");
-        assert!(distance(&before[5 * v..], &after[5 * v..]) > 1e-3, "{case}: the change must be seen afterwards");
+        assert!(
+            distance(&before[5 * v..], &after[5 * v..]) > 1e-3,
+            "{case}: the change must be seen afterwards"
+        );
     }
 }
 
@@ -119,13 +124,16 @@ fn loss_and_gradients_do_not_depend_on_packing_or_splitting() {
         for (i, a) in answers.iter().enumerate() {
             let start = ids.len();
             // The last prompt token predicts every answer's first token.
-            predictions.extend(a.iter().enumerate().map(|(t, &y)| {
-                (if t == 0 { 3 } else { start + t - 1 }, y, (i + 1) as f32)
-            }));
+            predictions.extend(
+                a.iter()
+                    .enumerate()
+                    .map(|(t, &y)| (if t == 0 { 3 } else { start + t - 1 }, y, (i + 1) as f32)),
+            );
             ids.extend(*a);
         }
         let group = PrefixGroup { prefix: 4, continuations: answers.iter().map(|a| a.len()).collect() };
-        let value_shared = objective(both, &ids, &SeqLayout::shared_prefix(&[group]), &predictions, &mut shared);
+        let value_shared =
+            objective(both, &ids, &SeqLayout::shared_prefix(&[group]), &predictions, &mut shared);
 
         for (name, value, grads) in [("packed", value_packed, &packed), ("shared", value_shared, &shared)] {
             let relative = ((value - value_apart) / value_apart).abs();
@@ -181,12 +189,15 @@ fn merged_and_separate_adapters_compute_the_same() {
     let plain = crate::tiny::model(case);
     assert!(distance(&want, &logits(&plain.0, &plain.1, &IDS, &layout)) > 1e-2, "the adapters must matter");
 
-    let (base, adapter, merged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (base, adapter, merged) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_checkpoint(case, base.path());
     lora::save_adapter(adapter.path(), &params, model.linears(), &config, "tiny").unwrap();
     let origin = Checkpoint::open(base.path()).unwrap();
     let mut loaded = LanguageModel::load(&origin, Keep::Frozen(DType::F32), DType::F32).unwrap();
-    let read = lora::load_adapter(adapter.path(), &mut loaded.params, loaded.text.linears_mut(), Keep::Trainable).unwrap();
+    let read =
+        lora::load_adapter(adapter.path(), &mut loaded.params, loaded.text.linears_mut(), Keep::Trainable)
+            .unwrap();
     assert_eq!(read, config);
     assert!(distance(&logits(&loaded.text, &loaded.params, &IDS, &layout), &want) < 1e-6);
 

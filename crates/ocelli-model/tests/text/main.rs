@@ -1,6 +1,5 @@
 //! Tests of the text half of the crate: weights, tokenizer, templates, decoders, generation.
 
-mod chat;
 mod invariants;
 mod parity;
 mod tiny;

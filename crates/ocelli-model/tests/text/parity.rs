@@ -45,6 +45,7 @@ fn logits_loss_gradients_and_ten_steps() {
         let hidden = model.hidden(&mut tape, &ids, &layout, false).unwrap();
         let all: Vec<usize> = (0..ids.len()).collect();
         let logits = model.logits(&mut tape, &hidden, &all).unwrap().value().to_vec();
+        drop(tape);
         let d = distance(&logits, &expected.read(&format!("{case}/logits")).unwrap());
         assert!(d < 1e-4, "{case}: logits differ by {d}");
 

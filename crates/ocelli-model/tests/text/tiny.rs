@@ -2,35 +2,38 @@
 
 use std::path::{Path, PathBuf};
 
-use ocelli_model::{LoraConfig, ModelConfig, SaveDtype, SaveTensor, TextModel, TextNames, lora, save_safetensors};
+use ocelli_model::{
+    LoraConfig, ModelConfig, SaveDtype, SaveTensor, TextModel, TextNames, lora, save_safetensors,
+};
 use ocelli_tensor::{Params, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 /// `fixtures/parity` of the repository.
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity")
 }
 
 /// `text.json`: configurations, sequences, optimizer settings.
-pub fn fixture() -> Value {
+pub(crate) fn fixture() -> Value {
     serde_json::from_slice(&std::fs::read(fixtures().join("text.json")).unwrap()).unwrap()
 }
 
 /// Names of all cases.
-pub fn cases() -> Vec<String> {
+pub(crate) fn cases() -> Vec<String> {
     fixture()["configs"].as_object().unwrap().keys().cloned().collect()
 }
 
 /// The checked configuration of a case.
-pub fn config(case: &str) -> ModelConfig {
+pub(crate) fn config(case: &str) -> ModelConfig {
     ModelConfig::from_value(fixture()["configs"][case].clone(), Path::new(case)).unwrap()
 }
 
 /// Uniform in [-0.25, 0.25) from splitmix64 of FNV-1a(name) + index, plus 1 for norms.
-pub fn value(name: &str, n: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
+pub(crate) fn value(name: &str, n: usize) -> Vec<f32> {
+    let seed =
+        name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
     let one = if name.contains("norm") { 1.0 } else { 0.0 };
     (1..=n as u64)
         .map(|i| {
@@ -44,7 +47,7 @@ pub fn value(name: &str, n: usize) -> Vec<f32> {
 }
 
 /// A decoder of the given case with trainable parameters.
-pub fn model(case: &str) -> (TextModel, Params) {
+pub(crate) fn model(case: &str) -> (TextModel, Params) {
     let config = config(case);
     let names = TextNames::default();
     let mut params = Params::new();
@@ -59,7 +62,7 @@ pub fn model(case: &str) -> (TextModel, Params) {
 }
 
 /// The same with adapters on all layers, whose B is not zero.
-pub fn model_with_adapters(case: &str) -> (TextModel, Params, LoraConfig) {
+pub(crate) fn model_with_adapters(case: &str) -> (TextModel, Params, LoraConfig) {
     let (mut model, mut params) = model(case);
     let config = LoraConfig::all(3);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -76,7 +79,7 @@ pub fn model_with_adapters(case: &str) -> (TextModel, Params, LoraConfig) {
 }
 
 /// Writes a case as a checkpoint directory without tokenizer.
-pub fn write_checkpoint(case: &str, dir: &Path) {
+pub(crate) fn write_checkpoint(case: &str, dir: &Path) {
     let config = config(case);
     std::fs::write(dir.join("config.json"), Value::Object(config.raw.clone()).to_string()).unwrap();
     let specs = TextModel::specs(&config.text, &TextNames::default());
@@ -91,7 +94,7 @@ pub fn write_checkpoint(case: &str, dir: &Path) {
 }
 
 /// Largest absolute difference.
-pub fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

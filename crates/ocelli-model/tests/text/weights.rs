@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use ocelli_model::weights::Gguf;
-use ocelli_model::{Checkpoint, Keep, LanguageModel, SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors};
+use ocelli_model::{
+    Checkpoint, Keep, LanguageModel, SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors,
+};
 use ocelli_tensor::DType;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -99,8 +101,15 @@ fn hostile_safetensors_are_refused_with_names_and_numbers() {
     refuse(&raw(&two(json!([0, 8]), json!([4, 12])), 12), &["`b`", "[4, 12]", "overlaps", "ends at 8"]);
     refuse(&raw(&two(json!([0, 8]), json!([12, 20])), 20), &["`b`", "hole"]);
     refuse(&raw(&two(json!([0, 8]), json!([8, 16])), 20), &["end at byte", "the file at"]);
-    refuse(&raw(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8), &["`a` occurs twice"]);
-    let huge = json!({"a": {"dtype": "F32", "shape": [4294967296u64, 4294967296u64], "data_offsets": [0, 0]}});
+    refuse(
+        &raw(
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+            8,
+        ),
+        &["`a` occurs twice"],
+    );
+    let huge =
+        json!({"a": {"dtype": "F32", "shape": [4294967296u64, 4294967296u64], "data_offsets": [0, 0]}});
     refuse(&raw(&huge.to_string(), 0), &["`a`", "overflows"]);
     let dtype = json!({"a": {"dtype": "F3", "shape": [2], "data_offsets": [0, 8]}});
     refuse(&raw(&dtype.to_string(), 8), &["`a`", "`F3`"]);
@@ -148,18 +157,34 @@ fn a_missing_shard_and_a_wrong_index_are_named() {
     assert!(open().contains("index"), "{}", open());
     fs::write(&index, good).unwrap();
     fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
-    assert!(open().contains("1 of 2 shards") && open().contains("model-00002-of-00002.safetensors"), "{}", open());
+    assert!(
+        open().contains("1 of 2 shards") && open().contains("model-00002-of-00002.safetensors"),
+        "{}",
+        open()
+    );
 }
 
 #[test]
 fn all_disagreements_come_in_one_error() {
     let dir = tempfile::tempdir().unwrap();
     let values = [0.0; 4];
-    save_safetensors(dir.path(), "model", &[tensor("a", &[4], &values), tensor("b", &[4], &values)], SaveDtype::F32, usize::MAX).unwrap();
+    save_safetensors(
+        dir.path(),
+        "model",
+        &[tensor("a", &[4], &values), tensor("b", &[4], &values)],
+        SaveDtype::F32,
+        usize::MAX,
+    )
+    .unwrap();
     let w = Weights::open(dir.path()).unwrap();
     let demanded = [TensorSpec::new("a", &[2, 2]), TensorSpec::new("c", &[1])];
     let error = w.check(&demanded, |_| false).unwrap_err().to_string();
-    for part in ["1 missing, 1 unexpected, 1 with another shape", "missing     c", "unexpected  b", "a: expected [2, 2], found [4]"] {
+    for part in [
+        "1 missing, 1 unexpected, 1 with another shape",
+        "missing     c",
+        "unexpected  b",
+        "a: expected [2, 2], found [4]",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     w.check(&[TensorSpec::new("a", &[4])], |n| n == "b").unwrap();
@@ -190,7 +215,8 @@ fn bad_configs_name_the_key() {
     let refuse = |change: &dyn Fn(&mut Value), words: &[&str]| {
         let mut value = good();
         change(&mut value);
-        let error = ocelli_model::ModelConfig::from_value(value, Path::new("config.json")).unwrap_err().to_string();
+        let error =
+            ocelli_model::ModelConfig::from_value(value, Path::new("config.json")).unwrap_err().to_string();
         assert!(words.iter().all(|w| error.contains(w)), "{error}");
     };
     ocelli_model::ModelConfig::from_value(good(), Path::new("config.json")).unwrap();
@@ -206,7 +232,10 @@ fn bad_configs_name_the_key() {
     refuse(&|v| v["rope_scaling"] = json!({"type": "yarn"}), &["`rope_scaling.type`", "yarn"]);
     refuse(&|v| v["rope_parameters"] = json!({"rope_theta": -1}), &["`rope_parameters.rope_theta`"]);
     refuse(&|v| v["text_config"] = json!(3), &["`text_config`", "an object"]);
-    refuse(&|v| v["text_config"] = json!({"hidden_size": 8}), &["`text_config.num_attention_heads`", "nothing"]);
+    refuse(
+        &|v| v["text_config"] = json!({"hidden_size": 8}),
+        &["`text_config.num_attention_heads`", "nothing"],
+    );
     refuse(
         &|v| v["rope_scaling"] = json!({"type": "mrope", "mrope_section": [1, 1, 1]}),
         &["`rope_scaling.mrope_section`", "= 2"],
@@ -248,7 +277,14 @@ fn text(s: &str) -> Vec<u8> {
 
 /// A tensor info of one dimension.
 fn info(name: &str, len: u64, kind: u32, offset: u64) -> Vec<u8> {
-    [text(name), 1u32.to_le_bytes().to_vec(), len.to_le_bytes().to_vec(), kind.to_le_bytes().to_vec(), offset.to_le_bytes().to_vec()].concat()
+    [
+        text(name),
+        1u32.to_le_bytes().to_vec(),
+        len.to_le_bytes().to_vec(),
+        kind.to_le_bytes().to_vec(),
+        offset.to_le_bytes().to_vec(),
+    ]
+    .concat()
 }
 
 #[test]
@@ -262,15 +298,22 @@ fn hostile_gguf_is_refused_with_names_and_numbers() {
     refuse_gguf(&gguf((0, 1), &max.to_le_bytes()), &["metadata key", "18446744073709551615"]);
     refuse_gguf(&gguf((0, 1), &[text("k"), 99u32.to_le_bytes().to_vec()].concat()), &["`k`", "type 99"]);
     // An array that claims 2^61 texts, and one of arrays.
-    let array = |kind: u32, n: u64| [text("k"), 9u32.to_le_bytes().to_vec(), kind.to_le_bytes().to_vec(), n.to_le_bytes().to_vec()].concat();
+    let array = |kind: u32, n: u64| {
+        [text("k"), 9u32.to_le_bytes().to_vec(), kind.to_le_bytes().to_vec(), n.to_le_bytes().to_vec()]
+            .concat()
+    };
     refuse_gguf(&gguf((0, 1), &array(8, 1 << 61)), &["`k`", "2305843009213693952"]);
     refuse_gguf(&gguf((0, 1), &array(4, 1_000_000)), &["`k`", "1000000 values"]);
     refuse_gguf(&gguf((0, 1), &array(9, 1)), &["`k`", "type 9"]);
-    let bad_text = [text("k"), 8u32.to_le_bytes().to_vec(), 2u64.to_le_bytes().to_vec(), vec![0xff, 0xfe]].concat();
+    let bad_text =
+        [text("k"), 8u32.to_le_bytes().to_vec(), 2u64.to_le_bytes().to_vec(), vec![0xff, 0xfe]].concat();
     refuse_gguf(&gguf((0, 1), &bad_text), &["`k`", "utf-8"].map(|w| if w == "`k`" { "k" } else { w }));
-    let twice = [text("k"), 7u32.to_le_bytes().to_vec(), vec![1], text("k"), 7u32.to_le_bytes().to_vec(), vec![1]].concat();
+    let twice =
+        [text("k"), 7u32.to_le_bytes().to_vec(), vec![1], text("k"), 7u32.to_le_bytes().to_vec(), vec![1]]
+            .concat();
     refuse_gguf(&gguf((0, 2), &twice), &["`k` occurs twice"]);
-    let alignment = [text("general.alignment"), 4u32.to_le_bytes().to_vec(), 3u32.to_le_bytes().to_vec()].concat();
+    let alignment =
+        [text("general.alignment"), 4u32.to_le_bytes().to_vec(), 3u32.to_le_bytes().to_vec()].concat();
     refuse_gguf(&gguf((0, 1), &alignment), &["general.alignment"]);
 
     refuse_gguf(&gguf((1, 0), &info("t", 8, 0, 0)), &["`t`", "takes 32 bytes"]);

@@ -1,1 +1,0 @@
-//! Templates against the reference: `fixtures/parity/chat.py` wrote the expected texts.
