@@ -149,22 +149,26 @@ fn leading_letter(answer: &str, count: usize) -> Option<(usize, &str)> {
     let rest = if open {
         tail.strip_prefix(')')?
     } else {
-        tail.strip_prefix(['.', ':', ')', '、', ',', '*', '}', ';']).or(if named {
-            Some(tail)
-        } else {
-            None
-        })?
+        tail.strip_prefix(['.', ':', ')', '、', '*', '}']).or(if named { Some(tail) } else { None })?
     };
     // `A.5` or `C:D` is something else.
     if !open
         && !named
         && rest.starts_with(|c: char| c.is_alphanumeric())
         && !rest.starts_with(' ')
-        && !rest.chars().next().is_some_and(|c| !c.is_ascii())
+        && rest.chars().next().is_none_or(|c| c.is_ascii())
     {
         return None;
     }
     Some((i, rest.trim_start_matches([')', '*', '}', '$', ' ', ':', '.']).trim()))
+}
+
+/// A letter followed by the text of another option.
+fn contradicts(answer: &str, options: &[String], count: usize) -> bool {
+    leading_letter(answer, count).is_some_and(|(letter, tail)| {
+        let named = matching_options(tail, options);
+        !named.is_empty() && !named.contains(&letter)
+    })
 }
 
 fn bracketed_letters(answer: &str, count: usize) -> Vec<usize> {
@@ -185,7 +189,11 @@ fn matching_options(answer: &str, options: &[String]) -> Vec<usize> {
     if answer.is_empty() {
         return Vec::new();
     }
-    let is_label = |o: &str| single_letter(o).is_some();
+    // `E` names the fifth option first of all; only a letter beyond the options can be an option's text.
+    let is_label = |o: &str| {
+        single_letter(o).is_some()
+            && single_letter(answer).is_some_and(|c| letter_index(c, options.len()).is_some())
+    };
     let same = |want: &dyn Fn(&str) -> bool| -> Vec<usize> {
         options.iter().enumerate().filter(|(_, o)| !is_label(o) && want(o)).map(|(i, _)| i).collect()
     };
@@ -205,6 +213,16 @@ pub fn extract_choice(response: &str, options: &[String], count: usize) -> Optio
         if let Some(read) = read(&e.text, options, count) {
             return Some((read, e.clone()));
         }
+        if contradicts(&e.text, options, count) {
+            return None;
+        }
+    }
+    // A statement after a box that names no option replaces it.
+    if let Some(e) = found.as_ref().filter(|e| e.rung == Rung::Boxed) {
+        let later = extract(&response[e.span.end..], &[Rung::Marker]).ok()?;
+        let read = read(&later.text, options, count)?;
+        let span = e.span.end + later.span.start..e.span.end + later.span.end;
+        return Some((read, Extraction { span, ..later }));
     }
     let scope = final_channel(response).ok()?;
     let text = &response[scope.clone()];
@@ -214,7 +232,7 @@ pub fn extract_choice(response: &str, options: &[String], count: usize) -> Optio
         span: range,
     };
     // Only where the ladder found nothing better than a line or a number.
-    if found.as_ref().is_some_and(|e| matches!(e.rung, Rung::AnswerTag | Rung::Boxed)) {
+    if found.as_ref().is_some_and(|e| e.rung == Rung::AnswerTag) {
         return None;
     }
     let first = text.lines().next().unwrap_or_default();

@@ -162,7 +162,8 @@ const BOXES: [&str; 3] = ["boxed{", "boxed {", "fbox{"];
 /// The last box of `text` that closes and is not empty, as the range of its content, with the end of the box.
 fn last_box(text: &str) -> Option<(Range<usize>, usize)> {
     let mut end = text.len();
-    loop {
+    // A bound on boxes that never close keeps the work linear.
+    for _ in 0..64 {
         let open = rfind_any(&text[..end], &BOXES)?;
         let close = closing_brace(text, open.end);
         if let Some(close) = close.filter(|c| !text[open.end..c - 1].trim().is_empty()) {
@@ -170,6 +171,7 @@ fn last_box(text: &str) -> Option<(Range<usize>, usize)> {
         }
         end = open.start;
     }
+    None
 }
 
 /// Content of the last balanced, non-empty `\boxed{...}`.
@@ -188,11 +190,14 @@ fn boxed(response: &str, scope: &Range<usize>) -> Option<Extraction> {
         let Some(head) = head else { break };
         let Some((content, end)) = last_box(&text[..head]) else { break };
         let between = text[end..head].replace(['$', ',', ' ', '\\', '(', ')', '、', ';'], "");
-        if !matches!(between.as_str(), "" | "and" | "or" | "和" | "或") || text[end..head].trim().is_empty()
-        {
+        if !matches!(between.trim(), "" | "and" | "or" | "和" | "或") {
             break;
         }
-        parts.push(&text[content.clone()]);
+        // The same answer twice is one answer.
+        let part = &text[content.clone()];
+        if parts.iter().all(|p| p.trim() != part.trim()) {
+            parts.push(part);
+        }
         first = content;
     }
     parts.reverse();
@@ -251,8 +256,9 @@ fn last_english_marker(text: &str) -> Option<Range<usize>> {
         if text[at..].starts_with(['s', 'S']) {
             at += 1;
         }
-        let rest = text[at..].trim_start_matches(['*', '_', '`', '"']);
-        let skipped = text[at..].len() - rest.len();
+        let near = &text[at..at + floor(&text[at..], 100)];
+        let rest = near.trim_start_matches(['*', '_', '`', '"']);
+        let skipped = near.len() - rest.len();
         // A phrase such as `to the question` may stand between, but no sentence end.
         if let Some(word) = AFTER_ANSWER.iter().find(|w| starts_with_ignoring_case(rest, w)) {
             return Some(hit.start..at + skipped + word.len());

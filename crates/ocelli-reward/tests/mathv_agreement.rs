@@ -28,7 +28,7 @@ fn agreement_with_stored_labels() {
             let verdict = if options.is_empty() {
                 verify_response(&gold, &response, &LADDER, &Policy::default())
             } else {
-                verify_choice(&[gold.clone()], &options, &response)
+                verify_choice(std::slice::from_ref(&gold), &options, &response)
             };
             let (ours, label) = (verdict.outcome == Outcome::Equal, row["correct"] == true);
             total += 1;

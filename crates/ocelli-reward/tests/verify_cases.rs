@@ -98,7 +98,7 @@ fn golds(root: &std::path::Path) -> Vec<String> {
         golds.extend(rows.iter().map(|row| data::text(row, "answer")));
     }
     let k12 = data::json(&root.join("mmk12/k12.json"));
-    golds.extend(k12.as_array().unwrap().iter().map(|row| data::text(row, "answer")));
+    golds.extend(k12.as_array().into_iter().flatten().map(|row| data::text(row, "answer")));
     golds
 }
 
@@ -114,4 +114,45 @@ fn golds_equal_themselves() {
         .collect();
     assert!(golds.len() > 5000);
     assert!(unequal.len() * 1000 <= golds.len(), "{} of {}: {unequal:#?}", unequal.len(), golds.len());
+}
+
+/// Every digit replaced by each other one, and a sign put in front: none of these equals the gold.
+#[test]
+fn mutations_are_never_equal() {
+    let Some(root) = data::root() else { return };
+    let mut golds = golds(&root);
+    golds.sort();
+    golds.dedup();
+    let (mut count, mut equal) = (0, Vec::new());
+    for gold in &golds {
+        // Prose golds mention numbers besides the answer; their mutations are told apart by no rule.
+        if gold.len() > 120 {
+            continue;
+        }
+        for (i, c) in gold.char_indices().filter(|(_, c)| c.is_ascii_digit()) {
+            for step in [1, 4, 7] {
+                let digit = char::from(b'0' + ((c as u8 - b'0') + step) % 10);
+                let mutated = format!("{}{digit}{}", &gold[..i], &gold[i + 1..]);
+                count += 1;
+                let verdict = verify(gold, &mutated, &Policy::default());
+                if verdict.outcome == Outcome::Equal {
+                    equal.push(verdict);
+                }
+            }
+        }
+        let number = gold.trim_matches('$').starts_with(|c: char| c.is_ascii_digit() || c == '\\');
+        if number
+            && !gold.contains([',', '\n', '=', ':'])
+            && gold.trim_matches('$') != "0"
+            && !gold.contains("text{(")
+        {
+            let sign = format!("-{}", gold.trim_matches('$'));
+            count += 1;
+            let verdict = verify(gold, &sign, &Policy::default());
+            if verdict.outcome == Outcome::Equal {
+                equal.push(verdict);
+            }
+        }
+    }
+    assert!(count > 5_000 && equal.is_empty(), "{} of {count}: {equal:#?}", equal.len());
 }

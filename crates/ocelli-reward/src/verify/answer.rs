@@ -44,16 +44,16 @@ pub(crate) fn trim(text: &str) -> &str {
             }
         }
         for head in ["\\boxed{", "\\fbox{", "\\beginboxed{", "boxed{"] {
-            if let Some(inner) = text.strip_prefix(head) {
-                if crate::extract::closing_brace(text, head.len()) == Some(text.len()) {
-                    text = inner[..inner.len() - 1].trim();
-                }
+            if let Some(inner) = text.strip_prefix(head)
+                && crate::extract::closing_brace(text, head.len()) == Some(text.len())
+            {
+                text = inner[..inner.len() - 1].trim();
             }
         }
-        if let Some(inner) = text.strip_prefix('$').and_then(|t| t.strip_suffix('$')) {
-            if !inner.trim_matches('$').contains('$') {
-                text = inner.trim_matches('$').trim();
-            }
+        if let Some(inner) = text.strip_prefix('$').and_then(|t| t.strip_suffix('$'))
+            && !inner.trim_matches('$').contains('$')
+        {
+            text = inner.trim_matches('$').trim();
         }
         if text.len() == before {
             return text;
@@ -227,6 +227,13 @@ impl Parser<'_> {
     }
 
     fn relation(&mut self) -> Result<Value, NotMath> {
+        self.enter()?;
+        let value = self.chain();
+        self.leave();
+        value
+    }
+
+    fn chain(&mut self) -> Result<Value, NotMath> {
         let mut sides = Vec::new();
         let mut ops = Vec::new();
         sides.push(if matches!(self.peek(), Some(Token::Relation(_))) { Value::Blank } else { self.side()? });

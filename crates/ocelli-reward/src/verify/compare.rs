@@ -12,6 +12,9 @@ impl Context<'_> {
     /// Compares two answers; `index` is the place of the gold answer in a list, for its tolerance.
     pub(crate) fn compare(&mut self, gold: &Value, answer: &Value, index: usize) -> Decision {
         use Value::{List, Matrix, Ratio, Relation, Scalar, Sequence, Set, SetOperation, Text, Tuple, Union};
+        if matches!(answer, Relation { .. }) && !self.is_consistent(answer) {
+            return Decision::of(false, "contradiction").noted("the answer equates different numbers");
+        }
         match (gold, answer) {
             (Scalar(g), Scalar(a)) => self.scalars(g, a, index),
             (Text(g), Text(a)) => text_rule::compare(g, a),

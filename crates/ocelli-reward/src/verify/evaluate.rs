@@ -128,7 +128,7 @@ fn rational_root(x: &BigRational, n: u32) -> Result<BigRational, Stop> {
     if n == 1 {
         return Ok(x.clone());
     }
-    if x.is_negative() && n % 2 == 0 {
+    if x.is_negative() && n.is_multiple_of(2) {
         return Err(Stop::Unsupported);
     }
     let root = BigRational::new(x.numer().nth_root(n), x.denom().nth_root(n));

@@ -129,7 +129,7 @@ impl Expr {
     }
 
     /// `self ^ other`.
-    pub(crate) fn to_the(self, other: Self) -> Self {
+    pub(crate) fn raised(self, other: Self) -> Self {
         Self::Power(Box::new(self), Box::new(other))
     }
 
@@ -171,7 +171,7 @@ impl Expr {
         match self {
             Self::Product(factors) => {
                 let sign = factors.iter().filter(|f| matches!(f, Self::Number(r) if r.is_negative())).count();
-                sign % 2 == 1 && factors.iter().any(|f| *f == Self::Infinity)
+                sign % 2 == 1 && factors.contains(&Self::Infinity)
             }
             _ => false,
         }

@@ -103,17 +103,20 @@ pub(crate) fn compare(
     budget: &mut Budget,
 ) -> Decision {
     if gold == answer {
-        return Decision::of(true, "same_expression");
+        let rule = match gold {
+            Expr::Number(r) if r.is_integer() => "integer",
+            Expr::Number(_) => "rational",
+            _ => "same_expression",
+        };
+        return Decision::of(true, rule);
     }
     if let Some(decision) = infinite(gold, answer) {
         return decision;
     }
     let symbolic = gold.has_symbols() || answer.has_symbols();
-    if !symbolic {
-        if let (Ok(g), Ok(a)) = (exact(gold, &[], budget), exact(answer, &[], budget)) {
-            let rule = if g.is_integer() && a.is_integer() { "integer" } else { "rational" };
-            return Decision::of(g == a, rule);
-        }
+    if !symbolic && let (Ok(g), Ok(a)) = (exact(gold, &[], budget), exact(answer, &[], budget)) {
+        let rule = if g.is_integer() && a.is_integer() { "integer" } else { "rational" };
+        return Decision::of(g == a, rule);
     }
     // Operators such as integrals have values that only their notation stands for here: no difference can be proved.
     let is_operator = |s: SymbolId| names.name(s).starts_with('\\');

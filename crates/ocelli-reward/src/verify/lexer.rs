@@ -161,7 +161,11 @@ pub(crate) struct NotMath(pub &'static str);
 
 /// Splits a text, whose compatibility characters are folded already, into tokens.
 pub(crate) fn lex(text: &str) -> Result<Vec<Token>, NotMath> {
-    let mut lexer = Lexer { text, at: 0, out: Vec::with_capacity(16), depth: 0 };
+    lex_in(text, false)
+}
+
+fn lex_in(text: &str, roman: bool) -> Result<Vec<Token>, NotMath> {
+    let mut lexer = Lexer { text, at: 0, out: Vec::with_capacity(16), depth: 0, roman };
     while lexer.at < text.len() {
         lexer.step()?;
     }
@@ -174,6 +178,8 @@ struct Lexer<'a> {
     out: Vec<Token>,
     /// Open brackets, inside which a comma separates.
     depth: u32,
+    /// Inside `\text`, where a letter after a number is a unit.
+    roman: bool,
 }
 
 const SKIPPED: [&str; 32] = [
@@ -349,7 +355,7 @@ impl<'a> Lexer<'a> {
         // Two formulas with nothing but space between are two answers.
         let rest = self.rest();
         let gap = rest.trim_start();
-        let closes = self.text[..self.at].matches('$').count() % (2 * run) == 0;
+        let closes = self.text[..self.at].matches('$').count().is_multiple_of(2 * run);
         if closes && gap.len() < rest.len() && gap.starts_with('$') {
             self.out.push(Token::Semicolon);
         }
@@ -486,14 +492,22 @@ impl<'a> Lexer<'a> {
 
     /// Tokens of a run of letters that takes `len` bytes of the text.
     fn word(&mut self, run: &str, len: usize) -> Result<(), NotMath> {
-        if let Some(token) = named(run) {
-            if !(run == "min" && self.after_number()) {
-                self.push(token, len);
-                return Ok(());
-            }
+        if let Some(token) = named(run)
+            && !(run == "min" && self.after_number())
+        {
+            self.push(token, len);
+            return Ok(());
         }
         if matches!(run, "and" | "or") {
             self.push(Token::Comma, len);
+            return Ok(());
+        }
+        if run.len() == 1
+            && self.roman
+            && self.after_number()
+            && let Some(unit) = lookup(run)
+        {
+            self.push(Token::Unit(unit), len);
             return Ok(());
         }
         if run.len() == 1 {
@@ -505,23 +519,22 @@ impl<'a> Lexer<'a> {
             self.push(token, len);
             return Ok(());
         }
-        if self.after_value() {
-            if let Some(unit) = lookup(run) {
-                self.push(Token::Unit(unit), len);
-                return Ok(());
-            }
+        if self.after_value()
+            && let Some(unit) = lookup(run)
+        {
+            self.push(Token::Unit(unit), len);
+            return Ok(());
         }
         // `sinx`, `lnx`
         for head in ["sin", "cos", "tan", "ln"] {
-            if let Some(tail) = run.strip_prefix(head) {
-                if tail.len() == 1 {
-                    if let Some(token) = named(head) {
-                        self.out.push(token);
-                        self.out.push(Token::Symbol(tail.to_owned()));
-                        self.at += len;
-                        return Ok(());
-                    }
-                }
+            if let Some(tail) = run.strip_prefix(head)
+                && tail.len() == 1
+                && let Some(token) = named(head)
+            {
+                self.out.push(token);
+                self.out.push(Token::Symbol(tail.to_owned()));
+                self.at += len;
+                return Ok(());
             }
         }
         let lower = run.bytes().filter(u8::is_ascii_lowercase).count();
@@ -663,10 +676,10 @@ impl<'a> Lexer<'a> {
             "begin" => {
                 let (kind, end) = self.raw_group(self.at + len).ok_or(NotMath("\\begin without a name"))?;
                 self.at = end;
-                if kind == "array" {
-                    if let Some((_, end)) = self.raw_group(self.at) {
-                        self.at = end;
-                    }
+                if kind == "array"
+                    && let Some((_, end)) = self.raw_group(self.at)
+                {
+                    self.at = end;
                 }
                 self.push(Token::Begin(kind.to_owned()), 0);
                 self.depth += 1;
@@ -730,7 +743,7 @@ impl<'a> Lexer<'a> {
                 // `\mathrm{max}`-like names of quantities.
                 self.out.push(Token::Symbol(compact));
             } else {
-                for token in lex(content)? {
+                for token in lex_in(content, true)? {
                     // Inside text, letters side by side are a word, not a product.
                     self.out.push(token);
                 }

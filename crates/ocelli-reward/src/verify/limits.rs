@@ -4,6 +4,8 @@
 pub(crate) const MAX_BYTES: usize = 4096;
 /// Deepest nesting of brackets, powers and functions.
 pub(crate) const MAX_DEPTH: usize = 48;
+/// Most factorial signs, powers and the like behind one atom.
+pub(crate) const MAX_MARKS: u32 = 8;
 /// Most nodes of one answer.
 pub(crate) const MAX_NODES: usize = 2048;
 /// Most elements of a list, set or tuple.

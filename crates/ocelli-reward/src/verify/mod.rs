@@ -177,15 +177,15 @@ fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str,
         return (Decision::of(false, "empty_answer"), "", "");
     }
     // Most answers are plain integers.
-    if let (Some(g), Some(a)) = (small_integer(gold), small_integer(answer)) {
-        if g == a || policy.absolute.is_empty() && policy.relative == 0.0 {
-            return (Decision::of(g == a, "integer"), "number", "number");
-        }
+    if let (Some(g), Some(a)) = (small_integer(gold), small_integer(answer))
+        && (g == a || policy.absolute.is_empty() && policy.relative == 0.0)
+    {
+        return (Decision::of(g == a, "integer"), "number", "number");
     }
-    if let Some(letter) = crate::choice::single_letter(gold) {
-        if let Some(read) = crate::choice::single_letter(answer) {
-            return (Decision::of(letter == read, "choice"), "choice", "choice");
-        }
+    if let Some(letter) = crate::choice::single_letter(gold)
+        && let Some(read) = crate::choice::single_letter(answer)
+    {
+        return (Decision::of(letter == read, "choice"), "choice", "choice");
     }
     if gold.len().max(answer.len()) > limits::MAX_BYTES {
         let decision = if gold == answer {

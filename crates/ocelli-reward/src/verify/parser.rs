@@ -13,7 +13,7 @@ use num_traits::{Signed, ToPrimitive, Zero};
 
 use super::expr::{Expr, Function, Names};
 use super::lexer::{Bracket, NotMath, Relation, Token};
-use super::limits::{MAX_DEPTH, MAX_NODES};
+use super::limits::{MAX_DEPTH, MAX_MARKS, MAX_NODES};
 
 /// A reader of one token sequence.
 pub(crate) struct Parser<'t> {
@@ -91,7 +91,8 @@ impl<'t> Parser<'t> {
         hit
     }
 
-    fn enter(&mut self) -> Result<(), NotMath> {
+    /// Counts a level of nesting; every recursion of the reader passes here, so that its stack is bounded.
+    pub(super) fn enter(&mut self) -> Result<(), NotMath> {
         self.depth += 1;
         self.nodes += 1;
         if self.depth > MAX_DEPTH {
@@ -116,7 +117,7 @@ impl<'t> Parser<'t> {
             let term = self.product()?;
             terms.push(if negative { term.negated() } else { term });
         }
-        self.depth -= 1;
+        self.leave();
         Ok(if terms.len() == 1 { terms.swap_remove(0) } else { Expr::Sum(terms) })
     }
 
@@ -143,7 +144,7 @@ impl<'t> Parser<'t> {
             } else if self.starts_atom() {
                 value = value.times(self.power()?);
             } else {
-                self.depth -= 1;
+                self.leave();
                 return Ok(value);
             }
         }
@@ -207,7 +208,11 @@ impl<'t> Parser<'t> {
     fn power(&mut self) -> Result<Expr, NotMath> {
         self.enter()?;
         let mut base = self.atom()?;
-        loop {
+        // Marks behind an atom nest it, too.
+        for marks in 0.. {
+            if marks > MAX_MARKS {
+                return Err(NotMath("too many marks behind one number"));
+            }
             match self.peek() {
                 Some(Token::Bang) => {
                     self.at += 1;
@@ -224,7 +229,7 @@ impl<'t> Parser<'t> {
                 Some(Token::Caret) => {
                     self.at += 1;
                     let exponent = self.exponent()?;
-                    base = base.to_the(exponent);
+                    base = base.raised(exponent);
                 }
                 // `v^2_0` is the square of `v_0`.
                 Some(Token::Under) => {
@@ -239,12 +244,11 @@ impl<'t> Parser<'t> {
                     let id = self.names.id(&name).ok_or(NotMath("too many symbols"))?;
                     base = Expr::Power(Box::new(Expr::Symbol(id)), exponent);
                 }
-                _ => {
-                    self.depth -= 1;
-                    return Ok(base);
-                }
+                _ => break,
             }
         }
+        self.leave();
+        Ok(base)
     }
 
     fn exponent(&mut self) -> Result<Expr, NotMath> {
@@ -280,14 +284,21 @@ impl<'t> Parser<'t> {
         }
     }
 
+    /// Ends a level of nesting.
+    pub(super) fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
     /// An argument in braces or brackets, or a single atom.
     fn argument(&mut self) -> Result<Expr, NotMath> {
         if matches!(self.peek(), Some(Token::Open(Bracket::Curly | Bracket::Round))) {
             return self.group();
         }
+        self.enter()?;
         self.inside += 1;
         let value = self.atom();
         self.inside -= 1;
+        self.leave();
         value
     }
 
@@ -523,9 +534,9 @@ impl<'t> Parser<'t> {
         };
         let argument = self.bare_argument()?;
         let value = Expr::Apply(f, Box::new(argument));
-        self.depth -= 1;
+        self.leave();
         Ok(match exponent {
-            Some(n) => value.to_the(n),
+            Some(n) => value.raised(n),
             None => value,
         })
     }
@@ -540,9 +551,9 @@ impl<'t> Parser<'t> {
         let exponent = if self.eat(&Token::Caret) { Some(self.exponent()?) } else { None };
         let argument = self.bare_argument()?;
         let value = Expr::Log(Box::new(base), Box::new(argument));
-        self.depth -= 1;
+        self.leave();
         Ok(match exponent {
-            Some(n) => value.to_the(n),
+            Some(n) => value.raised(n),
             None => value,
         })
     }
@@ -584,7 +595,7 @@ fn fold_quotient(top: Expr, bottom: Expr) -> Expr {
 /// The number whose digits in `base` are the decimal digits of `digits`.
 fn in_base(digits: &BigInt, base: u32) -> Option<BigInt> {
     let text = digits.to_string();
-    if text.len() > 256 || !text.chars().all(|c| c.to_digit(base.min(10)).is_some()) {
+    if text.len() > 256 || !text.chars().all(|c| c.is_digit(base.min(10))) {
         return None;
     }
     BigInt::parse_bytes(text.as_bytes(), base)

@@ -177,7 +177,7 @@ fn inequality(sides: &[Value], ops: &[Relation], cx: &mut Context<'_>) -> Option
             _ => return None,
         };
         (!at.has_symbols())
-            .then(|| End { at, closed: matches!(op, Relation::LessEqual | Relation::GreaterEqual) })
+            .then_some(End { at, closed: matches!(op, Relation::LessEqual | Relation::GreaterEqual) })
     };
     let up = |op: Relation| matches!(op, Relation::Less | Relation::LessEqual);
     let down = |op: Relation| matches!(op, Relation::Greater | Relation::GreaterEqual);
@@ -208,23 +208,23 @@ fn joined(regions: Vec<Region>, cx: &mut Context<'_>) -> Option<Region> {
     if regions.iter().any(|r| r.name != name) {
         return None;
     }
-    if let [a, b] = &regions[..] {
-        if let ([(al, ah)], [(bl, bh)]) = (&a.pieces[..], &b.pieces[..]) {
-            let opposed = |low: &End, high: &End| !infinite(&low.at) && !infinite(&high.at);
-            if infinite(&ah.at)
-                && infinite(&bl.at)
-                && opposed(al, bh)
-                && cx.order(&al.at, &bh.at) == Some(Ordering::Less)
-            {
-                return Some(Region { name, pieces: vec![(al.clone(), bh.clone())] });
-            }
-            if infinite(&al.at)
-                && infinite(&bh.at)
-                && opposed(bl, ah)
-                && cx.order(&bl.at, &ah.at) == Some(Ordering::Less)
-            {
-                return Some(Region { name, pieces: vec![(bl.clone(), ah.clone())] });
-            }
+    if let [a, b] = &regions[..]
+        && let ([(al, ah)], [(bl, bh)]) = (&a.pieces[..], &b.pieces[..])
+    {
+        let opposed = |low: &End, high: &End| !infinite(&low.at) && !infinite(&high.at);
+        if infinite(&ah.at)
+            && infinite(&bl.at)
+            && opposed(al, bh)
+            && cx.order(&al.at, &bh.at) == Some(Ordering::Less)
+        {
+            return Some(Region { name, pieces: vec![(al.clone(), bh.clone())] });
+        }
+        if infinite(&al.at)
+            && infinite(&bh.at)
+            && opposed(bl, ah)
+            && cx.order(&bl.at, &ah.at) == Some(Ordering::Less)
+        {
+            return Some(Region { name, pieces: vec![(bl.clone(), ah.clone())] });
         }
     }
     Some(Region { name, pieces: regions.into_iter().flat_map(|r| r.pieces).collect() })
@@ -268,10 +268,10 @@ fn sort<T>(items: &mut [T], key: impl Fn(&T) -> &Expr, cx: &mut Context<'_>) -> 
 impl Context<'_> {
     /// Compares two regions piece by piece.
     pub(crate) fn same_region(&mut self, gold: &Region, answer: &Region) -> Decision {
-        if let (Some(g), Some(a)) = (&gold.name, &answer.name) {
-            if g != a {
-                return Decision::of(false, "region").noted("another variable");
-            }
+        if let (Some(g), Some(a)) = (&gold.name, &answer.name)
+            && g != a
+        {
+            return Decision::of(false, "region").noted("another variable");
         }
         if gold.pieces.len() != answer.pieces.len() {
             return Decision::of(false, "region").noted("not the same number of pieces");
@@ -297,26 +297,39 @@ impl Context<'_> {
         result
     }
 
+    /// False where a chain states that two different numbers are equal, such as `3 = 5`.
+    pub(crate) fn is_consistent(&mut self, value: &Value) -> bool {
+        let Value::Relation { sides, ops } = value else { return true };
+        (0..ops.len()).all(|i| match (&ops[i], &sides[i], &sides[i + 1]) {
+            (Relation::Equal, l @ Value::Scalar(_), r @ Value::Scalar(_))
+                if !has_symbols(l) && !has_symbols(r) =>
+            {
+                self.compare(l, r, 0).outcome != Outcome::Different
+            }
+            _ => true,
+        })
+    }
+
     /// Compares two relations.
     pub(crate) fn relations(&mut self, gold: &Value, answer: &Value, index: usize) -> Decision {
         let (Value::Relation { sides: gs, ops: go }, Value::Relation { sides: sa, ops: ao }) = (gold, answer)
         else {
             return Decision::unknown("relation", "no relations");
         };
-        if let (Some((gn, gv)), Some((an, av))) = (assignment(gold), assignment(answer)) {
-            if self.same_name(gn, an) {
-                let d = self.compare(gv, av, index);
-                if d.is_equal() || gn.is_none() || an.is_none() {
-                    return d;
-                }
-                // Two equations solved for the same symbol differ when their values do.
-                let free = |name: &Value, value: &Value| match (name.as_expr(), value.as_expr()) {
-                    (Some(n), Some(v)) => !v.any(&|e| e == n),
-                    _ => true,
-                };
-                if gn.is_some_and(|n| free(n, gv)) && an.is_some_and(|n| free(n, av)) {
-                    return d;
-                }
+        if let (Some((gn, gv)), Some((an, av))) = (assignment(gold), assignment(answer))
+            && self.same_name(gn, an)
+        {
+            let d = self.compare(gv, av, index);
+            if d.is_equal() || gn.is_none() || an.is_none() {
+                return d;
+            }
+            // Two equations solved for the same symbol differ when their values do.
+            let free = |name: &Value, value: &Value| match (name.as_expr(), value.as_expr()) {
+                (Some(n), Some(v)) => !v.any(&|e| e == n),
+                _ => true,
+            };
+            if gn.is_some_and(|n| free(n, gv)) && an.is_some_and(|n| free(n, av)) {
+                return d;
             }
         }
         let pair = |sides: &[Value]| match sides {
@@ -423,15 +436,15 @@ impl Context<'_> {
                 _ => break,
             }
         }
-        if let [(x, y), rest @ ..] = &pairs[..] {
-            if rest.len() >= 2 {
-                let constant = rest.iter().all(|(u, v)| field.mul(*x, *v) == field.mul(*y, *u));
-                return if *x == 0 && *y == 0 {
-                    Err(Stop::Undefined)
-                } else {
-                    Ok(constant && *x != 0 && *y != 0)
-                };
-            }
+        if let [(x, y), rest @ ..] = &pairs[..]
+            && rest.len() >= 2
+        {
+            let constant = rest.iter().all(|(u, v)| field.mul(*x, *v) == field.mul(*y, *u));
+            return if *x == 0 && *y == 0 {
+                Err(Stop::Undefined)
+            } else {
+                Ok(constant && *x != 0 && *y != 0)
+            };
         }
         // Balls: x v - y u contains zero tightly at every pair of points.
         let p = Precision { bits: 256, complex: false };

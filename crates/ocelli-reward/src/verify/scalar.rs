@@ -137,10 +137,10 @@ impl Context<'_> {
         if let Some(within) = self.tolerance(gold, answer, index) {
             return within;
         }
-        if self.policy.decimals == Decimals::Rounded {
-            if let Some(rounded) = self.rounding(gold, answer) {
-                return rounded;
-            }
+        if self.policy.decimals == Decimals::Rounded
+            && let Some(rounded) = self.rounding(gold, answer)
+        {
+            return rounded;
         }
         decision
     }
@@ -271,7 +271,7 @@ fn in_base_units(s: &Scalar, unit: &Unit) -> Scalar {
         e => Expr::Number(unit.factor.clone()).times(e.clone()),
     };
     if unit.pi_power != 0 {
-        expr = expr.times(Expr::Pi.to_the(Expr::int(unit.pi_power.into())));
+        expr = expr.times(Expr::Pi.raised(Expr::int(unit.pi_power.into())));
     }
     Scalar { expr, decimal: None, unit: None, ..s.clone() }
 }
