@@ -1,23 +1,26 @@
 //! What calls share: a bounded cache of decoded pictures, and the networks, each loaded on its first use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
 use ocelli_data::ContentHash;
 
+use crate::ocr::Ocr;
 use crate::{Fatal, Limits, Picture, ToolError};
 
 /// Shared state of all calls of one registry.
 #[derive(Debug)]
 pub struct Engines {
     pixels: Mutex<PixelCache>,
+    ocr: OnceLock<Result<Ocr, Fatal>>,
 }
 
 impl Engines {
     /// Holds at most `pixel_cache_bytes` of decoded pictures (3 bytes a pixel).
     pub fn new(pixel_cache_bytes: usize) -> Self {
-        Self { pixels: Mutex::new(PixelCache { limit: pixel_cache_bytes, ..PixelCache::default() }) }
+        let pixels = PixelCache { limit: pixel_cache_bytes, ..PixelCache::default() };
+        Self { pixels: Mutex::new(pixels), ocr: OnceLock::new() }
     }
 
     /// Decoded pixels, from the cache where they are there.
@@ -32,6 +35,11 @@ impl Engines {
         let decoded = Arc::new(decoded);
         self.keep(picture.hash(), decoded.clone());
         Ok(decoded)
+    }
+
+    /// The text reader, loaded on the first call.
+    pub fn ocr(&self) -> Result<&Ocr, Fatal> {
+        self.ocr.get_or_init(Ocr::embedded).as_ref().map_err(Clone::clone)
     }
 
     /// Remembers the pixels of a picture that was just made.

@@ -5,6 +5,7 @@ mod calculate;
 mod crop;
 mod draw_box;
 mod draw_lines;
+mod ocr;
 mod zoom_in;
 
 pub use answer::Answer;
@@ -12,6 +13,7 @@ pub use calculate::Calculate;
 pub use crop::Crop;
 pub use draw_box::DrawBox;
 pub use draw_lines::{DrawHorizontalLineByY, DrawVerticalLineByX};
+pub use ocr::Ocr;
 pub use zoom_in::ZoomIn;
 
 use crate::Registry;
@@ -19,6 +21,7 @@ use crate::Registry;
 /// Every tool, in the order in which prompts list them.
 pub(crate) fn add_all(registry: Registry) -> Registry {
     registry
+        .with::<Ocr>()
         .with::<Crop>()
         .with::<ZoomIn>()
         .with::<DrawHorizontalLineByY>()
