@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use image::RgbImage;
 use ocelli_data::ContentHash;
 
-use crate::ocr::Ocr;
+use crate::ocr::{Check, Line, Ocr};
 use crate::{Fatal, Limits, Picture, ToolError};
 
 /// Shared state of all calls of one registry.
@@ -14,13 +14,17 @@ use crate::{Fatal, Limits, Picture, ToolError};
 pub struct Engines {
     pixels: Mutex<PixelCache>,
     ocr: OnceLock<Result<Ocr, Fatal>>,
+    texts: Mutex<HashMap<ContentHash, Arc<Vec<Line>>>>,
 }
+
+/// Pictures whose text is remembered.
+const TEXTS: usize = 256;
 
 impl Engines {
     /// Holds at most `pixel_cache_bytes` of decoded pictures (3 bytes a pixel).
     pub fn new(pixel_cache_bytes: usize) -> Self {
         let pixels = PixelCache { limit: pixel_cache_bytes, ..PixelCache::default() };
-        Self { pixels: Mutex::new(pixels), ocr: OnceLock::new() }
+        Self { pixels: Mutex::new(pixels), ocr: OnceLock::new(), texts: Mutex::default() }
     }
 
     /// Decoded pixels, from the cache where they are there.
@@ -40,6 +44,26 @@ impl Engines {
     /// The text reader, loaded on the first call.
     pub fn ocr(&self) -> Result<&Ocr, Fatal> {
         self.ocr.get_or_init(Ocr::embedded).as_ref().map_err(Clone::clone)
+    }
+
+    /// All text of a picture; read once, since several tools ask for it.
+    pub(crate) fn texts(
+        &self,
+        hash: ContentHash,
+        pixels: &RgbImage,
+        check: Check<'_>,
+    ) -> Result<Arc<Vec<Line>>, ToolError> {
+        let texts = || self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = texts().get(&hash) {
+            return Ok(found.clone());
+        }
+        let lines = Arc::new(self.ocr()?.read(pixels, check)?);
+        let mut texts = texts();
+        if texts.len() >= TEXTS {
+            texts.clear();
+        }
+        texts.insert(hash, lines.clone());
+        Ok(lines)
     }
 
     /// Remembers the pixels of a picture that was just made.

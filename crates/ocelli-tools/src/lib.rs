@@ -26,6 +26,8 @@
 
 mod affine;
 mod arguments;
+mod axis;
+mod colors;
 mod describe;
 mod draw;
 mod engines;
@@ -33,9 +35,11 @@ mod error;
 mod images;
 mod limits;
 pub mod ocr;
+mod panels;
 mod picture;
 mod regions;
 mod registry;
+mod segmentation;
 mod tool;
 pub mod tools;
 

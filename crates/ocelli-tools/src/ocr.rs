@@ -9,7 +9,10 @@
 
 mod detect;
 mod glyphs;
+mod ink;
 mod recognise;
+
+pub(crate) use recognise::bilinear;
 
 use image::RgbImage;
 use rten::Model;
@@ -89,9 +92,7 @@ impl Ocr {
         let mut lines = Vec::new();
         for found in boxes {
             check()?;
-            if let Some(line) = self.read_region(pixels, &found)? {
-                lines.push(line);
-            }
+            self.read_region(pixels, &found, &mut lines)?;
         }
         sort_for_reading(&mut lines);
         Ok(lines)
@@ -109,10 +110,14 @@ fn sort_for_reading(lines: &mut Vec<Line>) {
         let middle = line.bbox.centre().1;
         let height = f64::from(line.bbox.height());
         match rows.last_mut() {
-            Some(row) if row.first().is_some_and(|f| {
-                let near = 0.5 * height.min(f64::from(f.bbox.height()));
-                (middle - f.bbox.centre().1).abs() <= near
-            }) => row.push(line),
+            Some(row)
+                if row.first().is_some_and(|f| {
+                    let near = 0.5 * height.min(f64::from(f.bbox.height()));
+                    (middle - f.bbox.centre().1).abs() <= near
+                }) =>
+            {
+                row.push(line)
+            }
             _ => rows.push(vec![line]),
         }
     }

@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn two_pieces_by_hand() {
-        let mask: Vec<bool> = "##...\n.#..#\n....#".chars().filter(|c| *c != '\n').map(|c| c == '#').collect();
+        let mask: Vec<bool> =
+            "##...\n.#..#\n....#".chars().filter(|c| *c != '\n').map(|c| c == '#').collect();
         let found = components(&mask, 5, 3);
         let sizes: Vec<usize> = found.iter().map(|c| c.pixels.len()).collect();
         assert_eq!(sizes, vec![3, 2]);

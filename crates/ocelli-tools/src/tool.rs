@@ -158,6 +158,13 @@ impl Call<'_> {
         self.engines.pixels(picture, self.limits)
     }
 
+    /// All text of a picture that the model named.
+    pub(crate) fn texts(&self, image: &ImageRef) -> Result<Arc<Vec<crate::ocr::Line>>, ToolError> {
+        let (_, picture) = self.images.resolve(&image.0)?;
+        let pixels = self.engines.pixels(picture, self.limits)?;
+        self.engines.texts(picture.hash(), &pixels, &|| self.check())
+    }
+
     /// Encodes a picture that the tool made.
     pub fn made(&self, pixels: RgbImage, to_parent: Affine) -> Result<Option<Made>, ToolError> {
         let broken = |why: String| Fatal::Broken { tool: self.tool.to_owned(), why };

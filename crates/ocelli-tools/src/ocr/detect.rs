@@ -67,7 +67,8 @@ impl Ocr {
         let input = network_input(pixels, dw, dh);
         let options = RunOptions::default().with_thread_pool(Some(super::recognise::own_pool()));
         let output = self.detector.run_one(input.into(), Some(options)).map_err(broken)?;
-        let map: NdTensor<f32, 4> = output.try_into().map_err(|_| broken("the detector's output is not [1, 1, H, W]"))?;
+        let map: NdTensor<f32, 4> =
+            output.try_into().map_err(|_| broken("the detector's output is not [1, 1, H, W]"))?;
         let [_, _, mh, mw] = map.shape();
         let probability = map.to_vec();
         if probability.len() != mw * mh || mw == 0 || mh == 0 {
@@ -209,8 +210,9 @@ mod tests {
     #[test]
     fn a_slanted_bar_gets_a_slanted_rectangle() {
         // Points along y = x / 2 with a little thickness: direction (2, 1) / sqrt 5.
-        let points: Vec<(f64, f64)> =
-            (0..200).flat_map(|i| [(f64::from(i), f64::from(i) / 2.0), (f64::from(i), f64::from(i) / 2.0 + 4.0)]).collect();
+        let points: Vec<(f64, f64)> = (0..200)
+            .flat_map(|i| [(f64::from(i), f64::from(i) / 2.0), (f64::from(i), f64::from(i) / 2.0 + 4.0)])
+            .collect();
         let r = tight_rectangle(&points).unwrap();
         let expected = (2.0 / 5f64.sqrt(), 1.0 / 5f64.sqrt());
         assert!((r.axis.0 - expected.0).abs() < 1e-6 && (r.axis.1 - expected.1).abs() < 1e-6, "{r:?}");
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn an_upright_box_stays_upright() {
-        let points: Vec<(f64, f64)> = (0..50).flat_map(|x| (0..6).map(move |y| (f64::from(x), f64::from(y)))).collect();
+        let points: Vec<(f64, f64)> =
+            (0..50).flat_map(|x| (0..6).map(move |y| (f64::from(x), f64::from(y)))).collect();
         let r = tight_rectangle(&points).unwrap();
         assert_eq!(r, Region::upright(0.0, 0.0, 49.0, 5.0));
     }

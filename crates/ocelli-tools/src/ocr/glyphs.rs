@@ -7,6 +7,7 @@
 use image::RgbImage;
 
 use super::detect::Region;
+use super::ink;
 use crate::{PixelBox, regions};
 
 /// Heights of characters that are looked for, in pixels.
@@ -24,7 +25,7 @@ pub(super) fn add_missed(pixels: &RgbImage, found: &mut Vec<Region>) {
         let (x, y) = b.centre();
         covered.iter().any(|c| c.0 <= x && x <= c.2 && c.1 <= y && y <= c.3)
     };
-    let mut pieces: Vec<PixelBox> = ink(pixels).into_iter().filter(|b| !is_covered(b)).collect();
+    let mut pieces: Vec<PixelBox> = character_like(pixels).into_iter().filter(|b| !is_covered(b)).collect();
     pieces.sort_by_key(|b| (b.x1, b.y1));
     for word in words(pieces).into_iter().take(MOST) {
         // Half a character of ground on all sides, as the detector leaves around words.
@@ -36,14 +37,10 @@ pub(super) fn add_missed(pixels: &RgbImage, found: &mut Vec<Region>) {
 }
 
 /// Boxes of pieces of ink that could be a character.
-fn ink(pixels: &RgbImage) -> Vec<PixelBox> {
+fn character_like(pixels: &RgbImage) -> Vec<PixelBox> {
     let (w, h) = (pixels.width() as usize, pixels.height() as usize);
-    let grey: Vec<i32> = pixels
-        .as_raw()
-        .chunks_exact(3)
-        .map(|p| (i32::from(p[0]) * 299 + i32::from(p[1]) * 587 + i32::from(p[2]) * 114) / 1000)
-        .collect();
-    let ground = common_grey(&grey);
+    let grey = ink::grey(pixels);
+    let ground = ink::common_grey(&grey);
     let mask: Vec<bool> = grey.iter().map(|g| (g - ground).abs() > CONTRAST).collect();
     regions::components(&mask, w, h)
         .into_iter()
@@ -55,14 +52,6 @@ fn ink(pixels: &RgbImage) -> Vec<PixelBox> {
         })
         .map(|c| c.bbox)
         .collect()
-}
-
-/// The commonest grey level, in steps of 8.
-fn common_grey(grey: &[i32]) -> i32 {
-    let mut counts = [0usize; 32];
-    grey.iter().for_each(|g| counts[(*g >> 3) as usize] += 1);
-    let best = counts.iter().enumerate().max_by_key(|(i, n)| (**n, *i)).map_or(31, |(i, _)| i);
-    (best as i32) * 8 + 4
 }
 
 /// Joins pieces that stand side by side at less than a character's distance.

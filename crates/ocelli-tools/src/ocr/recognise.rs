@@ -8,7 +8,7 @@ use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
 
 use super::detect::Region;
-use super::{Direction, Line, Ocr, broken};
+use super::{Direction, Line, Ocr, broken, ink};
 use crate::{Fatal, PixelBox};
 
 /// Height of the network's input.
@@ -30,30 +30,46 @@ pub(super) fn own_pool() -> Arc<ThreadPool> {
 }
 
 impl Ocr {
-    /// Reads one region; `None` where there is no text in it.
-    pub(super) fn read_region(&self, pixels: &RgbImage, region: &Region) -> Result<Option<Line>, Fatal> {
-        let Some((strip, bbox)) = cut_out(pixels, region) else { return Ok(None) };
-        let tall = f64::from(strip.height()) >= 1.5 * f64::from(strip.width());
-        let (text, score) = self.read_strip(&strip)?;
+    /// Reads one region; adds a line for each text in it.
+    pub(super) fn read_region(
+        &self,
+        pixels: &RgbImage,
+        region: &Region,
+        lines: &mut Vec<Line>,
+    ) -> Result<(), Fatal> {
+        let Some((mut strip, bbox)) = cut_out(pixels, region) else { return Ok(()) };
+        if f64::from(strip.height()) >= 1.5 * f64::from(strip.width()) {
+            lines.extend(self.read_tall(&strip, bbox)?);
+            return Ok(());
+        }
+        let width = f64::from(strip.width());
+        for (from, to) in ink::clean(&mut strip) {
+            let part = imageops::crop_imm(&strip, from, 0, to - from, strip.height()).to_image();
+            let (text, score) = self.read_strip(&part)?;
+            // The strip of a slanted region is longer than its box is wide; the parts share the box in proportion.
+            let at = |v: u32| bbox.x1 + (f64::from(v) / width * f64::from(bbox.width())).round() as u32;
+            let bbox = PixelBox { x1: at(from), x2: at(to), ..bbox };
+            lines.extend(line(text, score, bbox, Direction::Right));
+        }
+        Ok(())
+    }
+
+    /// A tall region: one upright character, or a line that was turned.
+    fn read_tall(&self, strip: &RgbImage, bbox: PixelBox) -> Result<Option<Line>, Fatal> {
+        let (text, score) = self.read_strip(strip)?;
         let mut best = (text, score, Direction::Right);
-        if tall {
-            for (turned, direction) in
-                [(imageops::rotate90(&strip), Direction::Up), (imageops::rotate270(&strip), Direction::Down)]
-            {
-                let (text, score) = self.read_strip(&turned)?;
-                // Upright is likely for one or two characters, turned for more.
-                let characters = text.chars().filter(|c| !c.is_whitespace()).count();
-                if characters > 1 && score > best.1 - if best.0.chars().count() <= 1 { 0.3 } else { 0.0 } {
-                    best = (text, score, direction);
-                }
+        for (turned, direction) in
+            [(imageops::rotate90(strip), Direction::Up), (imageops::rotate270(strip), Direction::Down)]
+        {
+            let (text, score) = self.read_strip(&turned)?;
+            // A single upright character is likelier than a turned one, a turned line than a stack of characters.
+            let characters = text.chars().filter(|c| !c.is_whitespace()).count();
+            let lead = if best.0.chars().count() <= 1 { 0.3 } else { 0.0 };
+            if characters > 1 && score > best.1 - lead {
+                best = (text, score, direction);
             }
         }
-        let (text, score, direction) = best;
-        let text = text.trim().to_owned();
-        if text.is_empty() || score < LEAST_SCORE {
-            return Ok(None);
-        }
-        Ok(Some(Line { text, score: (score * 1000.0).round() / 1000.0, bbox, direction }))
+        Ok(line(best.0, best.1, bbox, best.2))
     }
 
     /// Characters and their mean probability.
@@ -69,7 +85,8 @@ impl Ocr {
         }
         let (mut text, mut sum, mut n, mut last) = (String::new(), 0.0, 0, 0);
         for step in steps.to_vec().chunks_exact(classes) {
-            let best = step.iter().enumerate().fold((0, f32::MIN), |b, (i, &p)| if p > b.1 { (i, p) } else { b });
+            let best =
+                step.iter().enumerate().fold((0, f32::MIN), |b, (i, &p)| if p > b.1 { (i, p) } else { b });
             if best.0 != 0 && best.0 != last {
                 text.push_str(&self.alphabet[best.0]);
                 sum += f64::from(best.1);
@@ -78,6 +95,17 @@ impl Ocr {
             last = best.0;
         }
         Ok((text, if n == 0 { 0.0 } else { sum / f64::from(n) }))
+    }
+}
+
+/// A line, unless it is empty or too uncertain. Squares and discs at its ends are legend keys, not text.
+fn line(text: String, score: f64, bbox: PixelBox, direction: Direction) -> Option<Line> {
+    let text = text.trim_matches(|c: char| c.is_whitespace() || ('\u{25a0}'..='\u{25ff}').contains(&c));
+    match text.is_empty() || score < LEAST_SCORE {
+        true => None,
+        false => {
+            Some(Line { text: text.to_owned(), score: (score * 1000.0).round() / 1000.0, bbox, direction })
+        }
     }
 }
 
@@ -95,9 +123,13 @@ fn cut_out(pixels: &RgbImage, region: &Region) -> Option<(RgbImage, PixelBox)> {
         return None;
     }
     if region.is_upright() {
-        return Some((imageops::crop_imm(pixels, bbox.x1, bbox.y1, bbox.width(), bbox.height()).to_image(), bbox));
+        return Some((
+            imageops::crop_imm(pixels, bbox.x1, bbox.y1, bbox.width(), bbox.height()).to_image(),
+            bbox,
+        ));
     }
-    let (sw, sh) = ((2.0 * region.half.0).round().max(1.0) as u32, (2.0 * region.half.1).round().max(1.0) as u32);
+    let (sw, sh) =
+        ((2.0 * region.half.0).round().max(1.0) as u32, (2.0 * region.half.1).round().max(1.0) as u32);
     let (ux, uy) = region.axis;
     let strip = RgbImage::from_fn(sw, sh, |i, j| {
         let (u, v) = (f64::from(i) + 0.5 - region.half.0, f64::from(j) + 0.5 - region.half.1);
@@ -108,7 +140,7 @@ fn cut_out(pixels: &RgbImage, region: &Region) -> Option<(RgbImage, PixelBox)> {
 }
 
 /// Colour at a point of the continuous frame; beyond the edge the edge goes on.
-fn bilinear(pixels: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
+pub(crate) fn bilinear(pixels: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = pixels.dimensions();
     let (x, y) = ((x - 0.5).clamp(0.0, f64::from(w - 1)), (y - 0.5).clamp(0.0, f64::from(h - 1)));
     let (x1, y1) = (x as u32, y as u32);
@@ -125,7 +157,9 @@ fn bilinear(pixels: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
 /// `[1, 3, 48, W]`, blue, green, red in -1..1; zero (grey) on the right.
 fn network_input(strip: &RgbImage) -> NdTensor<f32, 4> {
     let (w, h) = strip.dimensions();
-    let width = (u64::from(w) * u64::from(HEIGHT)).div_ceil(u64::from(h)).clamp(1, u64::from(HEIGHT * LONGEST)) as u32;
+    let width = (u64::from(w) * u64::from(HEIGHT))
+        .div_ceil(u64::from(h))
+        .clamp(1, u64::from(HEIGHT * LONGEST)) as u32;
     let resized = imageops::resize(strip, width, HEIGHT, imageops::FilterType::Triangle);
     let padded = width.max(LEAST_WIDTH).div_ceil(8) * 8;
     let mut data = vec![0f32; (3 * HEIGHT * padded) as usize];

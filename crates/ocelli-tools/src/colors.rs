@@ -1,0 +1,112 @@
+//! Names of colours, and areas of one colour.
+
+use image::RgbImage;
+
+use crate::regions::{self, Component};
+
+/// Colours that have a name, with several shades where the name is wide.
+const NAMED: [(&str, [u8; 3]); 25] = [
+    ("red", [214, 39, 40]),
+    ("red", [255, 0, 0]),
+    ("red", [150, 20, 20]),
+    ("blue", [31, 105, 190]),
+    ("blue", [0, 0, 255]),
+    ("blue", [20, 40, 120]),
+    ("blue", [110, 170, 230]),
+    ("green", [44, 150, 60]),
+    ("green", [0, 255, 0]),
+    ("green", [0, 100, 0]),
+    ("green", [140, 200, 130]),
+    ("orange", [255, 140, 20]),
+    ("purple", [140, 80, 190]),
+    ("purple", [128, 0, 128]),
+    ("brown", [130, 82, 60]),
+    ("pink", [236, 130, 190]),
+    ("pink", [255, 192, 203]),
+    ("gray", [125, 125, 130]),
+    ("gray", [190, 190, 190]),
+    ("yellow", [250, 220, 40]),
+    ("cyan", [23, 190, 207]),
+    ("magenta", [230, 30, 230]),
+    ("black", [10, 10, 10]),
+    ("white", [250, 250, 250]),
+    ("olive", [130, 130, 20]),
+];
+
+/// The word for a colour, with both spellings of grey.
+pub(crate) fn canonical(word: &str) -> Option<&'static str> {
+    let word = match word {
+        "grey" => "gray",
+        "violet" => "purple",
+        other => other,
+    };
+    NAMED.iter().map(|(name, _)| *name).find(|name| *name == word)
+}
+
+/// All names once.
+pub(crate) fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
+    names.dedup(); // shades of one name stand together
+    names
+}
+
+/// The nearest named colour.
+pub(crate) fn name([r, g, b]: [u8; 3]) -> &'static str {
+    let distance = |c: &[u8; 3]| {
+        // Weighted after the "redmean" approximation to perceived difference.
+        let mean = (i32::from(r) + i32::from(c[0])) / 2;
+        let [dr, dg, db] =
+            [i32::from(r) - i32::from(c[0]), i32::from(g) - i32::from(c[1]), i32::from(b) - i32::from(c[2])];
+        (((512 + mean) * dr * dr) >> 8) + 4 * dg * dg + (((767 - mean) * db * db) >> 8)
+    };
+    NAMED.iter().min_by_key(|(_, c)| distance(c)).map_or("black", |(n, _)| n)
+}
+
+/// Largest difference of two colours over the channels.
+pub(crate) fn apart(a: &[u8], b: &[u8]) -> u8 {
+    a.iter().zip(b).map(|(x, y)| x.abs_diff(*y)).max().unwrap_or(0)
+}
+
+/// Areas of nearly one colour that differ from the ground, largest `most` of at least `least` pixels, in scan order.
+pub(crate) fn areas(pixels: &RgbImage, least: usize, most: usize) -> Vec<Component> {
+    let (w, h) = (pixels.width() as usize, pixels.height() as usize);
+    let raw = pixels.as_raw();
+    let at = |i: usize| &raw[3 * i..3 * i + 3];
+    let ground = ground(pixels);
+    let mut found = regions::label(w, h, |i| apart(at(i), &ground) > 40, |a, b| apart(at(a), at(b)) <= 12);
+    found.retain(|c| c.pixels.len() >= least);
+    found.sort_by_key(|c| std::cmp::Reverse(c.pixels.len()));
+    found.truncate(most);
+    found.sort_by_key(|c| c.pixels[0]);
+    found
+}
+
+/// The commonest colour, to 4 bits a channel.
+pub(crate) fn ground(pixels: &RgbImage) -> [u8; 3] {
+    let mut counts = vec![0u32; 4096];
+    let bin = |p: &[u8]| usize::from(p[0] >> 4) << 8 | usize::from(p[1] >> 4) << 4 | usize::from(p[2] >> 4);
+    pixels.as_raw().chunks_exact(3).for_each(|p| counts[bin(p)] += 1);
+    let best = counts.iter().enumerate().max_by_key(|(i, n)| (**n, *i)).map_or(0, |(i, _)| i);
+    // The commonest exact colour within that bin would cost a second pass for little: its first pixel stands for it.
+    pixels.as_raw().chunks_exact(3).find(|p| bin(p) == best).map_or([255; 3], |p| [p[0], p[1], p[2]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_plain_colours() {
+        for (rgb, expected) in [
+            ([255, 0, 0], "red"),
+            ([250, 250, 250], "white"),
+            ([44, 150, 60], "green"),
+            ([120, 120, 120], "gray"),
+            ([255, 165, 0], "orange"),
+        ] {
+            assert_eq!(name(rgb), expected);
+        }
+        assert_eq!(canonical("grey"), Some("gray"));
+        assert_eq!(canonical("mauve"), None);
+    }
+}

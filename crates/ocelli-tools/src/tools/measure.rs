@@ -1,0 +1,206 @@
+//! `measure`: numbers off a chart: the value at a point, a bar, a share of a circle, a distance.
+
+use image::RgbImage;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::draw_lines::inside;
+use super::read_axis;
+use crate::axis::{Axis, AxisName};
+use crate::colors::{self, apart};
+use crate::error::for_model;
+use crate::regions::{self, Component};
+use crate::{Call, ImageRef, Reply, Tool, ToolError};
+
+/// Measure a chart at a point. `value` reads the axes at the point; `bar` measures the bar that covers it; `share`
+/// measures the sector of a pie that covers it, in percent; `distance` goes from the point to (x2, y2).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Picture of the chart, such as img_0.
+    image: ImageRef,
+    /// What to measure.
+    what: What,
+    /// Point in pixels from the left.
+    x: f64,
+    /// Point in pixels from the top.
+    y: f64,
+    /// For distance: end point in pixels from the left.
+    #[serde(default)]
+    x2: Option<f64>,
+    /// For distance: end point in pixels from the top.
+    #[serde(default)]
+    y2: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum What {
+    Value,
+    Bar,
+    Share,
+    Distance,
+}
+
+impl Tool for Measure {
+    const NAME: &'static str = "measure";
+    const EXAMPLE: &'static str = r#"{"image": "img_0", "what": "value", "x": 120, "y": 84}"#;
+
+    fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
+        let pixels = call.pixels(&self.image)?;
+        let (x, y) = (inside("x", self.x, pixels.width())?, inside("y", self.y, pixels.height())?);
+        match self.what {
+            What::Value => self.value(call),
+            What::Bar => self.bar(call, &pixels, x, y),
+            What::Share => share(&pixels, x, y),
+            What::Distance => self.distance(call, &pixels),
+        }
+    }
+}
+
+impl Measure {
+    fn axis(&self, call: &Call<'_>, name: AxisName) -> Result<Axis, ToolError> {
+        read_axis::read(call, &self.image, name)
+    }
+
+    fn value(&self, call: &Call<'_>) -> Result<Reply, ToolError> {
+        let y_axis = self.axis(call, AxisName::Y);
+        let x_axis = self.axis(call, AxisName::X);
+        let along_y = y_axis.as_ref().ok().map(|a| a.value_at(self.y));
+        let along_x = x_axis.as_ref().ok().map(|a| a.value_at(self.x));
+        let text = match (along_x, along_y) {
+            (Some(x), Some(y)) => format!("x value {}, y value {}.", shown(x), shown(y)),
+            (None, Some(y)) => format!("y value {} (the x axis has no scale).", shown(y)),
+            (Some(x), None) => format!("x value {} (the y axis has no scale).", shown(x)),
+            (None, None) => return Err(y_axis.err().unwrap_or_else(|| for_model("no axis could be read"))),
+        };
+        Ok(Reply { text, data: json!({"x": along_x, "y": along_y}), image: None, answer: None })
+    }
+
+    fn bar(&self, call: &Call<'_>, pixels: &RgbImage, x: u32, y: u32) -> Result<Reply, ToolError> {
+        let bar = area_at(pixels, x, y)?;
+        let b = bar.bbox;
+        let (top, bottom) = (f64::from(b.y1), f64::from(b.y2));
+        let (left, right) = (f64::from(b.x1), f64::from(b.x2));
+        let mut text = format!("Bar {b}, {} wide and {} high in pixels.", b.width(), b.height());
+        let mut data = json!({"bbox": [b.x1, b.y1, b.x2, b.y2]});
+        let y_axis = self.axis(call, AxisName::Y);
+        let x_axis = if y_axis.is_err() { self.axis(call, AxisName::X).ok() } else { None };
+        let (name, from, to) = match (&y_axis, &x_axis) {
+            (Ok(axis), _) => ("y", axis.value_at(bottom), axis.value_at(top)),
+            (_, Some(axis)) => ("x", axis.value_at(left), axis.value_at(right)),
+            (Err(why), None) => {
+                text.push_str(&format!(" {why}."));
+                return Ok(Reply { text, data, image: None, answer: None });
+            }
+        };
+        text.push_str(&format!(
+            " On the {name} axis it goes from {} to {}, a length of {}.",
+            shown(from),
+            shown(to),
+            shown(to - from)
+        ));
+        data["from"] = json!(from);
+        data["to"] = json!(to);
+        data["length"] = json!(to - from);
+        Ok(Reply { text, data, image: None, answer: None })
+    }
+
+    fn distance(&self, call: &Call<'_>, pixels: &RgbImage) -> Result<Reply, ToolError> {
+        let (Some(x2), Some(y2)) = (self.x2, self.y2) else {
+            return Err(for_model("distance needs the end point: give x2 and y2"));
+        };
+        inside("x2", x2, pixels.width())?;
+        inside("y2", y2, pixels.height())?;
+        let (dx, dy) = (x2 - self.x, y2 - self.y);
+        let length = (dx * dx + dy * dy).sqrt();
+        let mut text = format!("{} pixels ({} to the right, {} down).", shown(length), shown(dx), shown(dy));
+        let along =
+            |axis: Result<Axis, ToolError>, a, b| axis.ok().map(|axis| axis.value_at(b) - axis.value_at(a));
+        let x_value = along(self.axis(call, AxisName::X), self.x, x2);
+        let y_value = along(self.axis(call, AxisName::Y), self.y, y2);
+        if let Some(v) = x_value {
+            text.push_str(&format!(" x value changes by {}.", shown(v)));
+        }
+        if let Some(v) = y_value {
+            text.push_str(&format!(" y value changes by {}.", shown(v)));
+        }
+        Ok(Reply {
+            text,
+            data: json!({"pixels": length, "x": x_value, "y": y_value}),
+            image: None,
+            answer: None,
+        })
+    }
+}
+
+fn shown(v: f64) -> String {
+    let text = format!("{v:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The area of one colour that holds a point; the ground is none.
+fn area_at(pixels: &RgbImage, x: u32, y: u32) -> Result<Component, ToolError> {
+    let (w, h) = pixels.dimensions();
+    let raw = pixels.as_raw();
+    let at = |i: usize| &raw[3 * i..3 * i + 3];
+    // A point between two bars or on an outline means the nearest area within two pixels.
+    let ground = colors::ground(pixels);
+    let mut near: Vec<(u32, usize)> = Vec::new();
+    for ny in y.saturating_sub(2)..(y + 3).min(h) {
+        for nx in x.saturating_sub(2)..(x + 3).min(w) {
+            let i = (ny * w + nx) as usize;
+            if apart(at(i), &ground) > 24 {
+                near.push((nx.abs_diff(x) + ny.abs_diff(y), i));
+            }
+        }
+    }
+    near.sort_unstable();
+    let &(_, seed) = near.first().ok_or_else(|| {
+        for_model(format!("at ({x}, {y}) there is only background; name a point inside a bar or sector"))
+    })?;
+    let seed_colour = [raw[3 * seed], raw[3 * seed + 1], raw[3 * seed + 2]];
+    let alike = |i: usize| apart(at(i), &seed_colour) <= 20;
+    let areas = regions::label(w as usize, h as usize, alike, |_, _| true);
+    areas
+        .into_iter()
+        .find(|c| c.pixels.binary_search(&seed).is_ok())
+        .ok_or_else(|| for_model(format!("no area at ({x}, {y})")))
+}
+
+/// Part of the round figure that the sector fills. The whole is what hangs together when gaps of up to 4 pixels (the
+/// seams between sectors) are closed.
+fn share(pixels: &RgbImage, x: u32, y: u32) -> Result<Reply, ToolError> {
+    let sector = area_at(pixels, x, y)?;
+    let (w, h) = (pixels.width() as usize, pixels.height() as usize);
+    let ground = colors::ground(pixels);
+    let raw = pixels.as_raw();
+    let inked: Vec<bool> = raw.chunks_exact(3).map(|p| apart(p, &ground) > 24).collect();
+    let closed = widened(&widened(&inked, w, h), w, h);
+    let whole = regions::components(&closed, w, h)
+        .into_iter()
+        .find(|c| c.pixels.binary_search(&sector.pixels[0]).is_ok())
+        .map_or(0, |c| c.pixels.iter().filter(|&&i| inked[i]).count());
+    let part = sector.pixels.len() as f64 / whole.max(sector.pixels.len()) as f64 * 100.0;
+    Ok(Reply {
+        text: format!("The sector fills {} % of the figure.", shown(part)),
+        data: json!({"percent": part, "pixels": sector.pixels.len(), "of": whole}),
+        image: None,
+        answer: None,
+    })
+}
+
+/// The mask, one pixel wider on all sides.
+fn widened(mask: &[bool], w: usize, h: usize) -> Vec<bool> {
+    let mut out = mask.to_vec();
+    for i in (0..w * h).filter(|&i| mask[i]) {
+        let (x, y) = (i % w, i / w);
+        for ny in y.saturating_sub(1)..(y + 2).min(h) {
+            for nx in x.saturating_sub(1)..(x + 2).min(w) {
+                out[ny * w + nx] = true;
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,135 @@
+//! `point`: where something named is: a text, or shapes of a colour.
+
+use image::RgbImage;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::colors;
+use crate::error::for_model;
+use crate::regions::Component;
+use crate::{Call, ImageRef, PixelBox, Reply, Tool, ToolError};
+
+/// Find things by name and answer a point in the middle of each: a text that stands in the picture, or drawn shapes by
+/// colour and form, such as "red circle", "blue object", "triangle".
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Picture to search, such as img_0.
+    image: ImageRef,
+    /// What to point at: the text itself, or a colour, a form (circle, square, rectangle, triangle, diamond, object),
+    /// or both.
+    label: String,
+}
+
+/// Forms that are told apart.
+const FORMS: [&str; 5] = ["circle", "square", "rectangle", "triangle", "diamond"];
+/// Words for any form.
+const ANY: [&str; 6] = ["object", "shape", "thing", "point", "dot", "mark"];
+
+impl Tool for Point {
+    const NAME: &'static str = "point";
+    const EXAMPLE: &'static str = r#"{"image": "img_0", "label": "red circle"}"#;
+
+    fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
+        let pixels = call.pixels(&self.image)?;
+        let wanted = self.label.trim().to_lowercase();
+        if wanted.is_empty() {
+            return Err(for_model("the label is empty; name a text, a colour or a form"));
+        }
+        let (kind, boxes) = match description(&wanted) {
+            Some((colour, form)) => ("shape", shapes(&pixels, colour, form)),
+            None => ("text", texts(call, &self.image, &wanted)?),
+        };
+        if boxes.is_empty() {
+            return Err(for_model(format!(
+                "found nothing for {:?}. Texts are found as they are written (use ocr to see them); drawn things by \
+                 colour ({}) and form ({})",
+                self.label,
+                colors::names().join(", "),
+                FORMS.join(", ")
+            )));
+        }
+        let points: Vec<_> = boxes
+            .iter()
+            .map(|b| {
+                let (x, y) = b.centre();
+                json!({"x": x, "y": y, "bbox": [b.x1, b.y1, b.x2, b.y2]})
+            })
+            .collect();
+        let mut text = format!("{} found ({kind}):", boxes.len());
+        for b in &boxes {
+            let (x, y) = b.centre();
+            text.push_str(&format!("\n({x}, {y}) in {b}"));
+        }
+        Ok(Reply { text, data: json!({"kind": kind, "points": points}), image: None, answer: None })
+    }
+}
+
+/// Colour and form of a description made of such words alone; `None` for anything else, which is then a text.
+fn description(wanted: &str) -> Option<(Option<&'static str>, Option<&'static str>)> {
+    let (mut colour, mut form, mut any) = (None, None, false);
+    for word in wanted.split_whitespace().filter(|w| !["the", "a", "an"].contains(w)) {
+        // Plural, but not of words that end in s anyway.
+        let word = word.strip_suffix('s').unwrap_or(word);
+        if let Some(c) = colors::canonical(word) {
+            colour = Some(c);
+        } else if let Some(f) = FORMS.iter().find(|f| **f == word) {
+            form = Some(*f);
+        } else if ANY.contains(&word) {
+            any = true;
+        } else {
+            return None;
+        }
+    }
+    (colour.is_some() || form.is_some() || any).then_some((colour, form))
+}
+
+fn texts(call: &Call<'_>, image: &ImageRef, wanted: &str) -> Result<Vec<PixelBox>, ToolError> {
+    let lines = call.texts(image)?;
+    let that = |test: &dyn Fn(&str) -> bool| -> Vec<PixelBox> {
+        lines.iter().filter(|l| test(&l.text.to_lowercase())).map(|l| l.bbox).collect()
+    };
+    let exact = that(&|t| t == wanted);
+    Ok(if exact.is_empty() { that(&|t| t.contains(wanted)) } else { exact })
+}
+
+fn shapes(pixels: &RgbImage, colour: Option<&str>, form: Option<&str>) -> Vec<PixelBox> {
+    let raw = pixels.as_raw();
+    colors::areas(pixels, 12, 500)
+        .into_iter()
+        .filter(|area| {
+            let of_colour = colour.is_none_or(|wanted| {
+                let middle = area.pixels[area.pixels.len() / 2];
+                colors::name([raw[3 * middle], raw[3 * middle + 1], raw[3 * middle + 2]]) == wanted
+            });
+            of_colour && form.is_none_or(|wanted| is_form(area, pixels.width(), wanted))
+        })
+        .map(|area| area.bbox)
+        .collect()
+}
+
+/// How full the box is, and where its rows are widest, tell the forms apart: a disc fills pi/4 of its box, a triangle
+/// and a diamond half of it, a triangle being widest at one end and a diamond in the middle.
+fn is_form(area: &Component, width: u32, form: &str) -> bool {
+    let b = area.bbox;
+    let (w, h) = (f64::from(b.width()), f64::from(b.height()));
+    let fill = area.pixels.len() as f64 / (w * h);
+    let square = w / h < 1.25 && h / w < 1.25;
+    let mut rows = vec![0u32; b.height() as usize];
+    area.pixels.iter().for_each(|&i| rows[(i as u32 / width - b.y1) as usize] += 1);
+    let part = |from: f64, to: f64| {
+        let (from, to) =
+            ((from * h) as usize, ((to * h) as usize).max((from * h) as usize + 1).min(rows.len()));
+        rows[from..to].iter().sum::<u32>() as f64 / (to - from).max(1) as f64 / w
+    };
+    let (top, middle, bottom) = (part(0.0, 0.15), part(0.4, 0.6), part(0.85, 1.0));
+    match form {
+        "circle" => square && (0.66..0.9).contains(&fill) && middle > top && middle > bottom,
+        "square" => square && fill >= 0.9,
+        "rectangle" => fill >= 0.9,
+        "triangle" => (0.38..0.68).contains(&fill) && (top > middle + 0.15 || bottom > middle + 0.15),
+        "diamond" => (0.38..0.68).contains(&fill) && middle > top + 0.3 && middle > bottom + 0.3,
+        _ => false,
+    }
+}

@@ -1,0 +1,75 @@
+//! `segment_region_around_point`: what hangs together with a point.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::draw_lines::inside;
+use crate::{Affine, Call, ImageRef, PixelBox, Reply, Tool, ToolError, segmentation};
+
+/// Mark the region around a point: the bar, sector, object or area that the point lies in. Answers its area, its box and
+/// a picture in which everything else is faded.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentRegionAroundPoint {
+    /// Picture to segment, such as img_0.
+    image: ImageRef,
+    /// Point in pixels from the left.
+    x: f64,
+    /// Point in pixels from the top.
+    y: f64,
+    /// How finely to part the picture; coarse suits photographs, fine suits small drawn things. Medium if left out.
+    #[serde(default)]
+    detail: Detail,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Detail {
+    Coarse,
+    #[default]
+    Medium,
+    Fine,
+}
+
+impl Tool for SegmentRegionAroundPoint {
+    const NAME: &'static str = "segment_region_around_point";
+    const EXAMPLE: &'static str = r#"{"image": "img_0", "x": 120, "y": 84}"#;
+
+    fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
+        let pixels = call.pixels(&self.image)?;
+        let (w, h) = pixels.dimensions();
+        let (x, y) = (inside("x", self.x, w)?, inside("y", self.y, h)?);
+        // The paper's k: how much a region may vary for its size, here in grey levels times pixels.
+        let k = match self.detail {
+            Detail::Coarse => 2000.0,
+            Detail::Medium => 500.0,
+            Detail::Fine => 100.0,
+        };
+        let labels = segmentation::segment(&pixels, k, &|| call.check())?;
+        let wanted = labels[(y * w + x) as usize];
+        let mut faded = (*pixels).clone();
+        let (mut area, mut b) = (0u64, PixelBox { x1: w, y1: h, x2: 0, y2: 0 });
+        for (i, pixel) in faded.pixels_mut().enumerate() {
+            let (px, py) = (i as u32 % w, i as u32 / w);
+            if labels[i] == wanted {
+                area += 1;
+                b = PixelBox {
+                    x1: b.x1.min(px),
+                    y1: b.y1.min(py),
+                    x2: b.x2.max(px + 1),
+                    y2: b.y2.max(py + 1),
+                };
+            } else {
+                pixel.0 = pixel.0.map(|c| 191 + c / 4); // three quarters of the way to white
+            }
+        }
+        let part = 100.0 * area as f64 / (f64::from(w) * f64::from(h));
+        Ok(Reply {
+            text: format!("The region has {area} pixels ({part:.2} % of the picture) in the box {b}."),
+            data: json!({"area": area, "percent": part, "bbox": [b.x1, b.y1, b.x2, b.y2]}),
+            image: call.made(faded, Affine::IDENTITY)?,
+            answer: None,
+        })
+    }
+}
