@@ -12,6 +12,8 @@ use super::{Isa, Scratch, math, vectorize};
 pub(crate) const KEYS: usize = 64;
 /// Queries per block (a multiple of 6).
 pub(crate) const QUERIES: usize = 48;
+/// Queries per block where only some of the keys are visible: on the diagonal, large blocks would compute mostly what is masked.
+const QUERIES_MASKED: usize = 12;
 
 /// Running softmax of `rows` queries.
 pub(crate) struct Online {
@@ -46,19 +48,21 @@ impl Online {
     pub(crate) fn step(&mut self, isa: Isa, q: &[f32], keys: KeyBlock<'_>, visible: impl Fn(usize) -> usize) {
         let (d, rows) = (self.d, self.m.len());
         let visible = |i: usize| visible(i).min(keys.count);
-        for first in (0..rows).step_by(QUERIES) {
-            let n = (rows - first).min(QUERIES);
+        let mut first = 0;
+        while first < rows {
+            let whole = visible(first) == keys.count;
+            let n = (rows - first).min(if whole { QUERIES } else { QUERIES_MASKED });
             let count = visible(first + n - 1);
-            if count == 0 {
-                continue;
+            if count > 0 {
+                let q = Left { data: &q[first * d..(first + n) * d], rs: d, cs: 1 };
+                scores(isa, (n, count, d), q, keys.panels, &mut self.scores);
+                let state = (&mut self.m[first..first + n], &mut self.l[first..first + n]);
+                let o = &mut self.o[first * d..(first + n) * d];
+                fold(&mut self.scores, state, (o, d), count, |i| visible(first + i));
+                let p = Left { data: &self.scores, rs: KEYS, cs: 1 };
+                tile(isa, (n, d, count), p, (keys.values, d), (o, d), ADD);
             }
-            let q = Left { data: &q[first * d..(first + n) * d], rs: d, cs: 1 };
-            scores(isa, (n, count, d), q, keys.panels, &mut self.scores);
-            let state = (&mut self.m[first..first + n], &mut self.l[first..first + n]);
-            let o = &mut self.o[first * d..(first + n) * d];
-            fold(&mut self.scores, state, (o, d), count, |i| visible(first + i));
-            let p = Left { data: &self.scores, rs: KEYS, cs: 1 };
-            tile(isa, (n, d, count), p, (keys.values, d), (o, d), ADD);
+            first += n;
         }
     }
 
@@ -119,23 +123,33 @@ fn fold(
     vectorize(
         #[inline(always)]
         || {
+            // Whole vectors: what is hidden, or was computed beyond the last key, is minus infinity and becomes 0.
+            let width = count.next_multiple_of(NR);
             for i in 0..m.len() {
-                let (seen, hidden) = s[i * KEYS..i * KEYS + count].split_at_mut(visible(i));
-                hidden.fill(0.0);
-                let top = math::max(seen).max(m[i]);
-                if seen.is_empty() {
+                let row = &mut s[i * KEYS..i * KEYS + width];
+                let seen = visible(i);
+                if seen == 0 {
+                    row.fill(0.0);
                     continue;
                 }
-                for x in seen.iter_mut() {
-                    *x = math::exp(*x - top);
+                if seen < width {
+                    row[seen..].fill(f32::NEG_INFINITY);
+                }
+                let top = math::max(row).max(m[i]);
+                let mut sums = [0.0f32; NR];
+                for x in row.chunks_exact_mut(NR) {
+                    for l in 0..NR {
+                        x[l] = math::exp_negative(x[l] - top);
+                        sums[l] += x[l];
+                    }
                 }
                 let sum = math::lanes_sum(
-                    seen.len(),
+                    NR,
                     #[inline(always)]
-                    |j| seen[j],
+                    |l| sums[l],
                 );
                 if top > m[i] {
-                    let scale = math::exp(m[i] - top);
+                    let scale = math::exp_negative(m[i] - top);
                     o[i * d..(i + 1) * d].iter_mut().for_each(|x| *x *= scale);
                     l[i] *= scale;
                     m[i] = top;
@@ -157,13 +171,17 @@ pub(crate) fn probabilities_and_score_grads(
     vectorize(
         #[inline(always)]
         || {
+            let width = count.next_multiple_of(NR);
             for i in 0..lse.len() {
                 let seen = visible(i).min(count);
-                let p = &mut p[i * KEYS..i * KEYS + count];
-                let dp = &mut dp[i * KEYS..i * KEYS + count];
-                for (p, dp) in p[..seen].iter_mut().zip(&mut dp[..seen]) {
-                    *p = math::exp(*p - lse[i]);
-                    *dp = *p * (*dp - delta[i]);
+                let p = &mut p[i * KEYS..i * KEYS + width];
+                let dp = &mut dp[i * KEYS..i * KEYS + width];
+                let (lse, delta) = (lse[i], delta[i]);
+                for (p, dp) in p.chunks_exact_mut(NR).zip(dp.chunks_exact_mut(NR)) {
+                    for l in 0..NR {
+                        p[l] = math::exp_negative(p[l] - lse);
+                        dp[l] = p[l] * (dp[l] - delta);
+                    }
                 }
                 p[seen..].fill(0.0);
                 dp[seen..].fill(0.0);

@@ -12,14 +12,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let c = if c < -87.3 { -87.3 } else { c };
     let t = c * std::f32::consts::LOG2_E + MAGIC;
     let n = t - MAGIC;
-    let r = (c - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    p = p * (r * r) + r + 1.0;
+    let p = reduced(c, n);
     // n is at most 128 = 127 + 1: scale in two steps to stay inside the exponent range.
     let n = t.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
     let half = n >> 1;
@@ -32,6 +25,30 @@ pub(crate) fn exp(x: f32) -> f32 {
     } else {
         y
     }
+}
+
+/// `e^x` for `x <= 0` (softmax after its maximum is taken off): [`exp`] without the upper range. Slightly positive `x` is fine.
+#[inline(always)]
+pub(crate) fn exp_negative(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    let c = if x < -87.3 { -87.3 } else { x };
+    let t = c * std::f32::consts::LOG2_E + MAGIC;
+    let n = t - MAGIC;
+    let y = reduced(c, n) * f32::from_bits(t.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23);
+    if x < -87.3 { 0.0 } else { y }
+}
+
+/// `e^(c - n ln 2)`, for a difference of at most half of `ln 2`.
+#[inline(always)]
+fn reduced(c: f32, n: f32) -> f32 {
+    let r = (c - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    p * (r * r) + r + 1.0
 }
 
 /// Logistic function.
@@ -101,13 +118,23 @@ pub(crate) fn dot<A: Elem, B: Elem>(a: &[A], b: &[B]) -> f32 {
 pub(crate) fn max(x: &[f32]) -> f32 {
     let mut acc = [f32::NEG_INFINITY; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let mut top = f32::NEG_INFINITY;
+    for &v in chunks.remainder() {
+        top = if v > top { v } else { top };
+    }
     for c in chunks {
         for l in 0..LANES {
             acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
         }
     }
-    acc.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            acc[l] = if acc[l + width] > acc[l] { acc[l + width] } else { acc[l] };
+        }
+        width /= 2;
+    }
+    if acc[0] > top { acc[0] } else { top }
 }
 
 /// Sum of squares in `f64`.

@@ -256,7 +256,7 @@ fn backward<T: Elem>(
 ) {
     let Dims { heads, kv_heads, d, .. } = dims;
     let group = heads / kv_heads;
-    let splits = if layout.clusters().len() * kv_heads >= 16 { 1 } else { group };
+    let splits = if layout.clusters().len() * kv_heads >= 8 { 1 } else { group };
     let covered: usize = layout.segments().iter().map(|s| s.query.len()).sum();
     if covered < layout.query_rows() {
         dq.fill(T::down(0.0));
@@ -303,10 +303,12 @@ fn backward<T: Elem>(
     for (i, out) in [dk, dv].into_iter().enumerate() {
         let sums = &*sums;
         cpu::par_rows(out, 1, |first, out| {
-            for (e, o) in out.iter_mut().enumerate() {
-                let at = |s: usize| sums[(s * 2 + i) * size + first + e];
-                *o = T::down((1..splits).fold(at(0), |sum, s| sum + at(s)));
+            let part = |s: usize| &sums[(s * 2 + i) * size + first..][..out.len()];
+            let mut total = part(0).to_vec();
+            for s in 1..splits {
+                total.iter_mut().zip(part(s)).for_each(|(a, b)| *a += b);
             }
+            out.iter_mut().zip(&total).for_each(|(o, &x)| *o = T::down(x));
         });
     }
 }
@@ -351,9 +353,12 @@ fn segment_backward<'s, T: Elem>(
             head_rows(x.k, (from, count), (stride, at, d), 1.0, &mut k_rows);
             dk.fill(0.0);
             dv.fill(0.0);
-            for i in (0..n).step_by(QUERIES) {
-                let m = (n - i).min(QUERIES);
+            let mut next = 0;
+            while next < n {
+                let i = next;
                 let seen = |r: usize| visible(segment, span, from, i + r);
+                let m = (n - i).min(if seen(0) >= count { QUERIES } else { QUERIES / 2 });
+                next += m;
                 let width = seen(m - 1).min(count);
                 if width == 0 {
                     continue;
