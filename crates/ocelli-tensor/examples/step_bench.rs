@@ -131,7 +131,7 @@ fn train(
     let (inputs, targets) = (&ids[..n], &ids[1..]);
     let group = AdamWGroup { lr: 1e-3, weight_decay: 0.1 };
     let mut adam = AdamW::new(AdamWConfig { beta2: 0.95, groups: vec![group], ..AdamWConfig::default() });
-    let rope = rope(&m.c, &layout.positions());
+    let (rope, weights) = (rope(&m.c, &layout.positions()), vec![1.0 / n as f32; n]);
     let (mut times, mut loss) = (Vec::new(), 0.0);
     for step in 0..steps + 3 {
         let start = Instant::now();
@@ -150,10 +150,10 @@ fn train(
                 };
             }
             let x = ops::rms_norm(&mut tape, &x, m.norm, 1e-6)?;
-            let lp = ops::linear_logprobs(&mut tape, &x, m.table, targets, 1.0)?.logprob;
+            let y = ops::linear_cross_entropy(&mut tape, &x, m.table, targets, &weights)?;
             drop(x);
-            loss = -lp.value().to_vec().iter().sum::<f32>() / n as f32;
-            tape.backward_from(&[(&lp, Tensor::full(&[n], -1.0 / n as f32, DType::F32))], &mut grads)?;
+            loss = y.loss.value().item()?;
+            tape.backward(&y.loss, &mut grads)?;
         }
         adam.step(params, &grads)?;
         drop(grads);

@@ -4,6 +4,7 @@
 //! an operation's backward needs it: the tape itself keeps no values. Nothing is recorded in inference mode, or when neither the
 //! inputs nor the parameters of an operation need a gradient.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cpu;
@@ -82,7 +83,8 @@ type BackwardFn<'p> = Box<dyn FnOnce(OutGrads, &mut Back<'p, '_>) -> Result<()> 
 struct Node<'p> {
     /// First of its output slots.
     first: usize,
-    outputs: usize,
+    /// Shapes of its outputs: gradients may arrive in another one, from variables that were reshaped.
+    shapes: Vec<Arc<[usize]>>,
     backward: BackwardFn<'p>,
 }
 
@@ -123,6 +125,14 @@ impl Back<'_, '_> {
             Some(s) => self.add(s, grad()?),
             None => Ok(()),
         }
+    }
+
+    /// Adds `factor * grad` to the gradient of a parameter, taking over its memory if it is the first.
+    pub(crate) fn add_param(&mut self, id: ParamId, mut grad: Tensor, factor: f32) -> Result<()> {
+        if factor != 1.0 {
+            cpu::par_update(grad.as_mut_slice::<f32>()?, |g| *g *= factor);
+        }
+        self.grads.add(id, &grad)
     }
 
     /// Takes what has flowed into `slot` so far if it can be added to in place, so that a kernel may accumulate into it; the
@@ -277,8 +287,11 @@ impl<'p> Tape<'p> {
             }
         }
         while let Some(node) = self.nodes.pop() {
-            let outputs: OutGrads =
-                back.slots[node.first..node.first + node.outputs].iter_mut().map(Option::take).collect();
+            let mut outputs = OutGrads::with_capacity(node.shapes.len());
+            for (i, shape) in node.shapes.iter().enumerate() {
+                let grad = back.slots[node.first + i].take();
+                outputs.push(grad.map(|g| g.reshape(shape)).transpose()?);
+            }
             if outputs.iter().any(Option::is_some) {
                 (node.backward)(outputs, &mut back)?;
             }
@@ -357,7 +370,7 @@ impl<'p> Tape<'p> {
             Some(dy) => backward(dy, back),
             None => Ok(()),
         });
-        self.nodes.push(Node { first: slot.index, outputs: 1, backward });
+        self.nodes.push(Node { first: slot.index, shapes: vec![value.shape().into()], backward });
         Var { value, slot: Some(slot) }
     }
 
@@ -368,7 +381,8 @@ impl<'p> Tape<'p> {
         backward: impl FnOnce(OutGrads, &mut Back<'p, '_>) -> Result<()> + 'p,
     ) -> Vec<Var> {
         let slot = self.new_slots(values.len());
-        self.nodes.push(Node { first: slot.index, outputs: values.len(), backward: Box::new(backward) });
+        let shapes = values.iter().map(|v| v.shape().into()).collect();
+        self.nodes.push(Node { first: slot.index, shapes, backward: Box::new(backward) });
         values
             .into_iter()
             .enumerate()

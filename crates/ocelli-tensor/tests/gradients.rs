@@ -141,6 +141,8 @@ fn rows() {
         let mut parts = ops::split_cols(t, &joined, &[2, 0, 3])?;
         let y = ops::gather_rows(t, &x[0], &ops::merge_order(2, 2, 2)?)?.reshape(&[1, 20])?;
         parts.push(y);
+        let tall = ops::concat_rows(t, &[&x[0], &x[1]])?.reshape(&[4, 10])?;
+        parts.push(ops::scale(t, &tall, 2.0)?);
         Ok(parts)
     });
 }

@@ -274,6 +274,38 @@ fn logprobs_are_their_definition() {
 }
 
 #[test]
+fn cross_entropy_is_a_weighted_sum_of_logprobs() {
+    // The second shape has several blocks of rows; the third is so wide that it falls back.
+    for (n, d, vocab) in [(7, 5, 11), (400, 3, 30_000), (120, 2, 90_001)] {
+        let mut r = rng(41);
+        let mut p = Params::new();
+        let w = param(&mut p, "w", &[vocab, d], &mut r);
+        let h = randn(&[n, d], &mut r);
+        let targets: Vec<u32> = (0..n as u32).map(|i| i * 7919 % vocab as u32).collect();
+        let weights: Vec<f32> = (0..n).map(|i| if i % 3 == 0 { 0.0 } else { 1.0 / n as f32 }).collect();
+        let run = |fused: bool| {
+            let mut tape = Tape::train(&p);
+            let leaf = tape.leaf(h.clone());
+            let loss = if fused {
+                ops::linear_cross_entropy(&mut tape, &leaf, w, &targets, &weights).unwrap().loss
+            } else {
+                let lp = ops::linear_logprobs(&mut tape, &leaf, w, &targets, 1.0).unwrap().logprob;
+                let sum = ops::weighted_sum(&mut tape, &lp, &weights).unwrap();
+                ops::scale(&mut tape, &sum, -1.0).unwrap()
+            };
+            let half = ops::scale(&mut tape, &loss, 0.5).unwrap();
+            let mut grads = Grads::new();
+            let g = tape.backward(&half, &mut grads).unwrap();
+            (loss.value().to_vec(), g.get(&leaf).unwrap().to_vec(), grads.get(w).unwrap().to_vec())
+        };
+        let (a, b) = (run(true), run(false));
+        assert_close("loss", &a.0, &b.0, 1e-6);
+        assert_close("dh", &a.1, &b.1, 1e-5);
+        assert_close("dW", &a.2, &b.2, 1e-5);
+    }
+}
+
+#[test]
 fn checkpointing_changes_nothing() {
     let mut r = rng(12);
     let mut p = Params::new();

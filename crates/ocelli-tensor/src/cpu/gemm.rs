@@ -55,6 +55,17 @@ impl<'a> Out<'a> {
     }
 }
 
+impl<'a> Out<'a> {
+    /// `n` rows from `first` on of a matrix nobody else holds.
+    pub(crate) fn rows_of(t: &'a mut Tensor, first: usize, n: usize) -> Out<'a> {
+        let d = t.cols();
+        match Out::of(t) {
+            Out::F32(c) => Out::F32(&mut c[first * d..(first + n) * d]),
+            Out::Bf16(c) => Out::Bf16(&mut c[first * d..(first + n) * d]),
+        }
+    }
+}
+
 /// `C (+)= alpha * A B (+ bias)`.
 pub(crate) fn gemm(out: Out<'_>, a: Mat<'_>, b: Mat<'_>, epilogue: Epilogue<'_>) {
     gemm_with(isa(), out, a, b, epilogue);
@@ -74,31 +85,23 @@ pub(crate) fn gemm_with(isa: Isa, out: Out<'_>, a: Mat<'_>, b: Mat<'_>, epilogue
     }
     match out {
         Out::F32(c) => product(isa, c, a, b, epilogue),
-        Out::Bf16(c) => {
-            // Accumulated in f32 and rounded once: a slab of rows at a time, so that the f32 copy stays small.
-            let slab = (SLAB / n).max(TILE_ROWS).min(m);
-            let mut wide = Scratch::new(slab * n);
-            for i0 in (0..m).step_by(slab) {
-                let rows = (m - i0).min(slab);
-                let (wide, c) = (&mut wide[..rows * n], &mut c[i0 * n..(i0 + rows) * n]);
-                let own = Epilogue { accumulate: false, ..epilogue };
-                product(isa, wide, a.row_range(i0, rows), b, own);
-                if epilogue.accumulate {
-                    super::par_zip(c, wide, |c, w| *c = bf16::down(c.up() + w));
-                } else {
-                    super::par_map(c, wide, bf16::down);
-                }
-            }
-        }
+        Out::Bf16(c) => product(isa, c, a, b, epilogue),
     }
 }
 
-fn product(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+fn product<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     if m <= skinny::MAX_ROWS && a.cs == 1 && b.rs == 1 && k >= 8 {
         skinny::product(isa, c, a, b, e);
     } else if isa == Isa::Avx512 && m * n * k > 1 << 18 {
-        wide_crate(c, a, b, e);
+        match bytemuck::try_cast_slice_mut::<T, f32>(c) {
+            Ok(c) if T::DTYPE == DType::F32 => wide_crate(c, a, b, e),
+            _ => {
+                let mut wide = Scratch::new(m * n);
+                wide_crate(&mut wide, a, b, Epilogue { accumulate: false, ..e });
+                super::par_zip(c, &wide, |c, w| *c = T::down(w + if e.accumulate { c.up() } else { 0.0 }));
+            }
+        }
     } else {
         let columns = (SLAB / k.max(1) / NR * NR).max(NR);
         for j0 in (0..n).step_by(columns) {
@@ -108,7 +111,7 @@ fn product(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
 }
 
 /// Columns `j0..j0 + n` of the result.
-fn slab(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize), e: Epilogue<'_>) {
+fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize), e: Epilogue<'_>) {
     let (m, k, ldc) = (a.rows, a.cols, b.cols);
     let b = columns(b, j0, n);
     let width = n.div_ceil(NR) * NR;
@@ -121,29 +124,56 @@ fn slab(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize)
         // Consecutive tasks share columns of B: its block stays in the cache while rows of A stream by.
         let (i0, jt) = ((t % row_tiles) * TILE_ROWS, (t / row_tiles) * TILE_COLS);
         let (rows, cols) = ((m - i0).min(TILE_ROWS), (n - jt).min(TILE_COLS));
+        let row = |i: usize| {
+            #[allow(unsafe_code)]
+            // SAFETY: tasks own disjoint tiles of C, and only one row is borrowed at a time.
+            unsafe {
+                c.slice((i0 + i) * ldc + j0 + jt, cols)
+            }
+        };
+        // An f32 result is accumulated where it belongs, a bf16 one beside it and rounded once.
+        let mut beside = Scratch::new(if T::DTYPE == DType::F32 { 0 } else { rows * cols });
+        let (tile, ld) = match T::DTYPE {
+            DType::F32 => (c.ptr((i0 * ldc) + j0 + jt, (rows - 1) * ldc + cols).cast::<f32>(), ldc),
+            DType::Bf16 => (beside.as_mut_ptr(), cols),
+        };
+        let sum = e.accumulate && T::DTYPE == DType::F32;
         let mut left = Scratch::new(rows.div_ceil(MR) * MR * k.min(DEPTH));
         for p0 in (0..k).step_by(DEPTH) {
             let depth = (k - p0).min(DEPTH);
             pack::left(a, (i0, rows), (p0, depth), &mut left);
-            let store = Store { alpha: e.alpha, accumulate: e.accumulate || p0 > 0 };
+            let store = Store { alpha: e.alpha, accumulate: sum || p0 > 0 };
             for j in (0..cols).step_by(NR) {
                 let panel = &packed[p0 * width + (jt + j) * depth..][..depth * NR];
                 for i in (0..rows).step_by(MR) {
                     let (height, nr) = ((rows - i).min(MR), (cols - j).min(NR));
-                    let out = c.ptr((i0 + i) * ldc + j0 + jt + j, (height - 1) * ldc + nr);
-                    let left = &left[i * depth..];
-                    debug_assert!(left.len() >= (depth - 1) * MR + height);
+                    let left = &left[i * depth..][..depth * MR];
                     #[allow(unsafe_code)]
-                    // SAFETY: the left panel holds depth columns of `height` rows, the right one depth rows of 16 columns; `out`
-                    // was checked to hold `height` rows; tasks own disjoint tiles of C.
+                    // SAFETY: the left panel holds depth columns of 6 rows, the right one depth rows of 16 columns; the tile has `rows`
+                    // rows of `cols` elements, `ld` apart: in C, as ptr() checked, where tasks own disjoint tiles, or in `beside`.
                     unsafe {
-                        let a = (left.as_ptr(), 1, MR);
-                        tile_raw(isa, (height, nr, depth), a, (panel.as_ptr(), NR), (out, ldc), store);
+                        let (a, out) = ((left.as_ptr(), 1, MR), tile.add(i * ld + j));
+                        tile_raw(isa, (height, nr, depth), a, (panel.as_ptr(), NR), (out, ld), store);
                     }
                 }
             }
         }
-        finish(c, (i0, rows), (j0 + jt, cols), ldc, k, e);
+        let bias = e.bias.map(|b| &b[j0 + jt..][..cols]);
+        match T::DTYPE {
+            DType::F32 if bias.is_none() && (k > 0 || e.accumulate) => {}
+            DType::F32 => (0..rows).for_each(|i| finish_in_place(row(i), bias, k == 0 && !e.accumulate)),
+            DType::Bf16 => {
+                if k == 0 {
+                    beside.fill(0.0);
+                }
+                for (i, wide) in beside.chunks_exact(cols).enumerate() {
+                    super::vectorize(
+                        #[inline(always)]
+                        || finish_rounded(row(i), wide, bias, e.accumulate),
+                    );
+                }
+            }
+        }
     };
     let tasks = row_tiles * col_tiles;
     if m * n * k <= 1 << 16 {
@@ -153,29 +183,25 @@ fn slab(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize)
     }
 }
 
-/// Adds the bias to a finished tile, while it is still in the cache; an empty product (`k = 0`) starts from zero.
-fn finish(
-    c: Shared<f32>,
-    (i0, m): (usize, usize),
-    (j0, n): (usize, usize),
-    ldc: usize,
-    k: usize,
-    e: Epilogue<'_>,
-) {
-    if e.bias.is_none() && (k > 0 || e.accumulate) {
-        return;
+/// Adds the bias to a finished row, while it is still in the cache; an empty product (`k = 0`) starts from zero.
+fn finish_in_place<T: Elem>(row: &mut [T], bias: Option<&[f32]>, empty: bool) {
+    if empty {
+        row.fill(T::down(0.0));
     }
-    for i in i0..i0 + m {
-        #[allow(unsafe_code)]
-        // SAFETY: this row of the tile belongs to the calling task alone.
-        let row = unsafe { c.slice(i * ldc + j0, n) };
-        if k == 0 && !e.accumulate {
-            row.fill(0.0);
-        }
-        if let Some(bias) = e.bias {
-            for (c, b) in row.iter_mut().zip(&bias[j0..j0 + n]) {
-                *c += b;
-            }
+    for (c, b) in row.iter_mut().zip(bias.unwrap_or(&[])) {
+        *c = T::down(c.up() + b);
+    }
+}
+
+/// Rounds a finished row into place.
+#[inline(always)]
+fn finish_rounded<T: Elem>(row: &mut [T], wide: &[f32], bias: Option<&[f32]>, accumulate: bool) {
+    match (bias, accumulate) {
+        (None, false) => row.iter_mut().zip(wide).for_each(|(c, &w)| *c = T::down(w)),
+        (Some(b), false) => row.iter_mut().zip(wide).zip(b).for_each(|((c, w), b)| *c = T::down(w + b)),
+        (None, true) => row.iter_mut().zip(wide).for_each(|(c, w)| *c = T::down(c.up() + w)),
+        (Some(b), true) => {
+            row.iter_mut().zip(wide).zip(b).for_each(|((c, w), b)| *c = T::down(c.up() + w + b))
         }
     }
 }
@@ -185,7 +211,7 @@ fn columns(b: Mat<'_>, j0: usize, n: usize) -> Mat<'_> {
 }
 
 /// Through the `gemm` crate, whose 512-bit kernels are chosen at run time; bf16 operands are widened first.
-fn wide_crate(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+pub(super) fn wide_crate(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     let wide = |x: Mat<'_>| match x.data {
         Data::F32(_) => None,

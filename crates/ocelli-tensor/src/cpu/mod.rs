@@ -10,6 +10,9 @@ pub(crate) mod pack;
 pub(crate) mod skinny;
 pub(crate) mod tile;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;

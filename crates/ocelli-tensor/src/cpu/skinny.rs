@@ -18,14 +18,14 @@ pub(crate) const MAX_ROWS: usize = 32;
 const BLOCK: usize = 24;
 
 /// `C (+)= alpha * A B (+ bias)` with `A` row-major and `B` the transpose of a row-major matrix.
-pub(crate) fn product(isa: Isa, c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+pub(crate) fn product<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
     match b.data {
         Data::F32(w) => product_of(isa, c, a, w, b, e),
         Data::Bf16(w) => product_of(isa, c, a, w, b, e),
     }
 }
 
-fn product_of<W: Weight>(isa: Isa, c: &mut [f32], a: Mat<'_>, w: &[W], b: Mat<'_>, e: Epilogue<'_>) {
+fn product_of<T: Elem, W: Weight>(isa: Isa, c: &mut [T], a: Mat<'_>, w: &[W], b: Mat<'_>, e: Epilogue<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     let widened;
     let (x, ldx) = match a.data {
@@ -57,7 +57,7 @@ fn product_of<W: Weight>(isa: Isa, c: &mut [f32], a: Mat<'_>, w: &[W], b: Mat<'_
                     let c = unsafe { out.slice((i + di) * n + j, wide) };
                     for (dj, c) in c.iter_mut().enumerate() {
                         let bias = e.bias.map_or(0.0, |b| b[j + dj]);
-                        *c = e.alpha * y[dj] + bias + if e.accumulate { *c } else { 0.0 };
+                        *c = T::down(e.alpha * y[dj] + bias + if e.accumulate { c.up() } else { 0.0 });
                     }
                 }
                 i += high;

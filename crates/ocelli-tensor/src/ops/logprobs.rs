@@ -127,18 +127,21 @@ impl RowStats {
         let (mut l, mut t) = (0.0f64, 0.0f64);
         for block in z.chunks_mut(256) {
             let n = block.len();
-            for x in block.iter_mut() {
+            let mut es = [0.0f32; 256];
+            for (x, e) in block.iter_mut().zip(&mut es) {
                 *x -= top;
+                *e = math::exp_negative(*x);
             }
             l += f64::from(math::lanes_sum(
                 n,
                 #[inline(always)]
-                |i| math::exp(block[i]),
+                |i| es[i],
             ));
+            // A logit of minus infinity has no weight.
             t += f64::from(math::lanes_sum(
                 n,
                 #[inline(always)]
-                |i| math::exp(block[i]) * block[i].max(-1e30),
+                |i| es[i] * block[i].max(-1e30),
             ));
         }
         if self.l > 0.0 {

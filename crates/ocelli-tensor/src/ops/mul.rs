@@ -37,21 +37,26 @@ pub fn mul(tape: &mut Tape<'_>, x: &Var, y: &Var) -> Result<Var> {
     }))
 }
 
+/// `x *= factor` on memory nobody else holds.
+pub(super) fn times(x: &mut Tensor, factor: f32) {
+    by_dtype!(x.dtype(), T => cpu::par_update(x.fresh::<T>(), |x| *x = T::down(x.up() * factor)));
+}
+
 /// `factor * x`.
 ///
 /// # Errors
 /// `x` belongs to another tape.
 pub fn scale(tape: &mut Tape<'_>, x: &Var, factor: f32) -> Result<Var> {
     let slot = tape.tracked("scale", x)?;
-    let times = move |x: &Tensor| {
+    let copy = move |x: &Tensor| {
         let mut z = x.copied();
-        by_dtype!(x.dtype(), T => cpu::par_update(z.fresh::<T>(), |z| *z = T::down(z.up() * factor)));
+        times(&mut z, factor);
         z
     };
-    let z = times(x.value());
+    let z = copy(x.value());
     match slot {
         None => Ok(tape.constant(z)),
-        Some(slot) => Ok(tape.record(z, move |dz, back| back.add(slot, times(&dz)))),
+        Some(slot) => Ok(tape.record(z, move |dz, back| back.add(slot, copy(&dz)))),
     }
 }
 
