@@ -6,6 +6,7 @@ pub mod config;
 mod error;
 pub mod generate;
 pub mod hub;
+pub mod image;
 mod language_model;
 pub mod lora;
 pub mod text;
