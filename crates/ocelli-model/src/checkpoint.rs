@@ -31,7 +31,8 @@ pub struct Checkpoint {
     pub chat: Option<ChatTemplate>,
     /// Tokens after which generation ends, from `generation_config.json`, `config.json` and the tokenizer; sorted.
     pub eos_ids: Vec<u32>,
-    special: SpecialTokens,
+    /// The tokens that templates refer to.
+    pub special: SpecialTokens,
 }
 
 impl Checkpoint {
@@ -94,14 +95,23 @@ impl Checkpoint {
     /// directory are copied, those of a GGUF file are made from its metadata.
     pub fn save_side_files(&self, dir: &Path) -> Result<(), ModelError> {
         create_dir(dir)?;
+        for (name, bytes) in self.side_files()? {
+            write_atomic(&dir.join(name), &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Names and content of all files of the checkpoint but its weights, see [`Checkpoint::save_side_files`].
+    pub fn side_files(&self) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
+        let mut files = Vec::new();
         if self.path.is_dir() {
             for name in SIDE_FILES {
                 let from = self.path.join(name);
                 if from.exists() {
-                    write_atomic(&dir.join(name), &read_bounded(&from, MAX_SIDE_FILE)?)?;
+                    files.push(((*name).to_owned(), read_bounded(&from, MAX_SIDE_FILE)?));
                 }
             }
-            return Ok(());
+            return Ok(files);
         }
         let mut config = crate::config::to_json(&self.config.text);
         config["eos_token_id"] = json!(self.eos_ids);
@@ -113,12 +123,12 @@ impl Checkpoint {
         if let Some(chat) = &self.chat {
             tokenizer_config["chat_template"] = chat.source().into();
         }
-        write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
-        write_atomic(&dir.join("tokenizer_config.json"), format!("{tokenizer_config:#}\n").as_bytes())?;
+        files.push(("config.json".into(), format!("{config:#}\n").into_bytes()));
+        files.push(("tokenizer_config.json".into(), format!("{tokenizer_config:#}\n").into_bytes()));
         if let Some(tokenizer) = &self.tokenizer {
-            write_atomic(&dir.join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
+            files.push(("tokenizer.json".into(), tokenizer.to_json()?.into_bytes()));
         }
-        Ok(())
+        Ok(files)
     }
 
     /// The tokenizer, or an error that says where it was expected.

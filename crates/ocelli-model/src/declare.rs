@@ -63,7 +63,13 @@ impl<'a> Declare<'a> {
     /// The same part, deeper: names begin with `{prefix}{name}.`.
     pub(crate) fn at(&mut self, name: &str) -> Declare<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Declare { params: self.params, source: self.source.again(), group: self.group, prefix, keep: self.keep }
+        Declare {
+            params: self.params,
+            source: self.source.again(),
+            group: self.group,
+            prefix,
+            keep: self.keep,
+        }
     }
 
     /// A parameter that the model keeps as `[rows, cols]` or `[len]`, whatever shape the checkpoint gives the same numbers

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use ocelli_data::ContentHash;
 use ocelli_data::io::IoError;
+
+use crate::image::ImageError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,46 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// A picture cannot be used.
+    #[error("picture {}: {source}", hash.short())]
+    Image {
+        /// Hash of the encoded file.
+        hash: ContentHash,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// A dialogue has places for another number of pictures than it names.
+    #[error(
+        "{placeholders} places for pictures, but {images} pictures: the chat template must write one placeholder for each \
+         picture, and text must not contain the placeholder token"
+    )]
+    Placeholders {
+        /// Placeholder tokens written.
+        placeholders: usize,
+        /// Pictures named.
+        images: usize,
+    },
+    /// The rows reserved for a picture are not as many as its features.
+    #[error("picture {}: {placeholders} placeholder tokens for {features} features", hash.short())]
+    ImageTokens {
+        /// Hash of the encoded file.
+        hash: ContentHash,
+        /// Placeholder tokens found.
+        placeholders: usize,
+        /// Features that the picture has.
+        features: usize,
+    },
+    /// The answer is as likely without the picture.
+    #[error(
+        "the model does not look: log p(answer) is {seen} with the picture and {blank} with a grey one. Its features do not \
+         reach the language model"
+    )]
+    Blind {
+        /// Log-probability with the picture.
+        seen: f64,
+        /// Log-probability with a grey one.
+        blank: f64,
     },
     /// A chat template cannot be parsed or rendered.
     #[error("chat template: {0}")]

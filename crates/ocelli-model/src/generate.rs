@@ -91,6 +91,9 @@ pub struct Splice {
     pub at: usize,
     /// Features, `[n, D]`.
     pub rows: Tensor,
+    /// Features that are added to the same rows after the decoder's first blocks (DeepStack), `[n, D]` each; usually
+    /// none. All splices of an engine have equally many.
+    pub deep: Vec<Tensor>,
 }
 
 /// Positions of a prompt with images (M-RoPE), counted from its own start.

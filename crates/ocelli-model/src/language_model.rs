@@ -58,17 +58,31 @@ pub fn save_merged<'a>(
     linears: impl IntoIterator<Item = &'a Linear>,
     dtype: SaveDtype,
 ) -> Result<(), ModelError> {
+    save_chosen(dir, params, linears, dtype, |_| true, |_| None)
+}
+
+/// As [`save_merged`], for the parameters whose names are `wanted` only, and with the checkpoint's own shape where the model
+/// keeps the same numbers in another.
+pub(crate) fn save_chosen<'a>(
+    dir: &Path,
+    params: &Params,
+    linears: impl IntoIterator<Item = &'a Linear>,
+    dtype: SaveDtype,
+    wanted: impl Fn(&str) -> bool,
+    stored_shape: impl Fn(ParamId) -> Option<Vec<usize>>,
+) -> Result<(), ModelError> {
     let adapted: HashMap<ParamId, &Linear> =
         linears.into_iter().filter(|l| l.lora.is_some()).map(|l| (l.weight, l)).collect();
     let adapters: Vec<ParamId> = adapted.values().filter_map(|l| l.lora).flat_map(|l| [l.a, l.b]).collect();
     let mut tensors = Vec::with_capacity(params.len());
-    for (id, p) in params.iter().filter(|(id, _)| !adapters.contains(id)) {
+    for (id, p) in params.iter().filter(|(id, p)| !adapters.contains(id) && wanted(p.name())) {
         let values = match (adapted.get(&id), p.value().dtype()) {
             (Some(linear), _) => Cow::Owned(lora::merged(params, linear)?),
             (None, DType::F32) => Cow::Borrowed(p.value().as_slice::<f32>()?),
             (None, DType::Bf16) => Cow::Owned(p.value().to_vec()),
         };
-        tensors.push(SaveTensor { name: p.name().to_owned(), shape: p.value().shape().to_vec(), values });
+        let shape = stored_shape(id).unwrap_or_else(|| p.value().shape().to_vec());
+        tensors.push(SaveTensor { name: p.name().to_owned(), shape, values });
     }
     save_safetensors(dir, "model", &tensors, dtype, MAX_SHARD)
 }

@@ -3,6 +3,7 @@
 mod chat;
 mod checkpoint;
 pub mod config;
+mod declare;
 mod error;
 pub mod generate;
 pub mod hub;
@@ -11,6 +12,8 @@ mod language_model;
 pub mod lora;
 pub mod text;
 mod tokenizer;
+mod vision;
+pub mod vlm;
 pub mod weights;
 
 pub use chat::{ChatOptions, ChatTemplate};
@@ -20,6 +23,7 @@ pub use error::{Mismatch, Misshapen, ModelError};
 pub use generate::{Engine, EngineLimits, Prompt, Sampling, SeqId, Splice, StopReason, Turn};
 pub use language_model::{LanguageModel, save_merged};
 pub use lora::LoraConfig;
-pub use text::{Attend, Keep, Positions, TextModel, TextNames};
+pub use text::{Attend, DeepFeatures, Keep, Positions, TextModel, TextNames};
 pub use tokenizer::{SpecialTokens, TextStream, Tokenizer};
+pub use vlm::Vlm;
 pub use weights::{Dtype, SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors};

@@ -84,6 +84,23 @@ pub enum Attend<'a> {
     },
 }
 
+/// Features that are added to some rows after the first blocks (DeepStack, arXiv 2406.04334).
+#[derive(Clone, Debug)]
+pub struct DeepFeatures {
+    /// The rows, each once.
+    pub rows: Vec<usize>,
+    /// What is added to them after block 0, 1, ... `[len(rows), D]` each.
+    pub levels: Vec<Var>,
+}
+
+impl DeepFeatures {
+    fn add(&self, tape: &mut Tape<'_>, x: &Var, level: &Var) -> Result<Var, TensorError> {
+        let zero = Var::constant(Tensor::zeros(x.shape(), x.value().dtype()));
+        let spread = ops::scatter_rows(tape, &zero, &self.rows, level)?;
+        ops::add(tape, x, &spread)
+    }
+}
+
 /// One transformer block.
 #[derive(Clone, Copy, Debug)]
 struct Block {
@@ -301,14 +318,15 @@ impl TextModel {
 
     /// Hidden states after the last norm, `[N, D]`, from embeddings `x [N, D]` (image features may be spliced in).
     ///
-    /// With `checkpoint`, a recording tape keeps only each block's input and computes the block again in the backward
-    /// pass.
+    /// `deep` is added after the first blocks. With `checkpoint`, a recording tape keeps only each block's input and
+    /// computes the block again in the backward pass.
     pub fn forward<'p>(
         &self,
         tape: &mut Tape<'p>,
         mut x: Var,
         rotary: &RotaryTable,
         mut attend: Attend<'_>,
+        deep: Option<&DeepFeatures>,
         checkpoint: bool,
     ) -> Result<Var, TensorError> {
         let spec = self.attention_spec();
@@ -334,6 +352,9 @@ impl TextModel {
                     ops::attention(tape, q, k, v, layout, spec)
                 })?,
             };
+            if let Some((deep, level)) = deep.and_then(|d| Some((d, d.levels.get(l)?))) {
+                x = deep.add(tape, &x, level)?;
+            }
         }
         ops::rms_norm(tape, &x, self.norm, eps)
     }
@@ -348,7 +369,7 @@ impl TextModel {
     ) -> Result<Var, ModelError> {
         let rotary = self.rotary(&Positions::Linear(layout.positions()))?;
         let x = self.embed(tape, ids)?;
-        Ok(self.forward(tape, x, &rotary, Attend::Packed(layout), checkpoint)?)
+        Ok(self.forward(tape, x, &rotary, Attend::Packed(layout), None, checkpoint)?)
     }
 
     /// Log-probability and entropy of `targets[i]` after row `rows[i]` of the hidden states; logits are never held

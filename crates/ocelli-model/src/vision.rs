@@ -20,16 +20,9 @@ type Result<T, E = TensorError> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Norm {
     /// Mean and variance, with a bias.
-    Layer {
-        weight: ParamId,
-        bias: ParamId,
-        eps: f32,
-    },
+    Layer { weight: ParamId, bias: ParamId, eps: f32 },
     /// Root mean square.
-    Rms {
-        weight: ParamId,
-        eps: f32,
-    },
+    Rms { weight: ParamId, eps: f32 },
 }
 
 impl Norm {
@@ -73,7 +66,12 @@ pub(crate) struct Attention {
 
 impl Attention {
     /// The Qwen towers' attention: `qkv` and `proj`, both with bias.
-    pub(crate) fn fused(d: &mut Declare<'_>, name: &str, width: usize, heads: usize) -> Result<Self, ModelError> {
+    pub(crate) fn fused(
+        d: &mut Declare<'_>,
+        name: &str,
+        width: usize,
+        heads: usize,
+    ) -> Result<Self, ModelError> {
         let mut d = d.at(name);
         let qkv = Qkv::Fused(d.linear("qkv", width, 3 * width, true, STD)?);
         Ok(Self { qkv, out: d.linear("proj", width, width, true, STD)?, qk_norm: None, width, heads })
@@ -116,17 +114,9 @@ impl Attention {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mlp {
     /// `down(silu(gate(x)) * up(x))`.
-    Gated {
-        gate: Linear,
-        up: Linear,
-        down: Linear,
-    },
+    Gated { gate: Linear, up: Linear, down: Linear },
     /// `second(f(first(x)))`.
-    Plain {
-        first: Linear,
-        second: Linear,
-        f: Activation,
-    },
+    Plain { first: Linear, second: Linear, f: Activation },
 }
 
 impl Mlp {

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use ocelli_data::{ContentHash, Message, Trajectory};
 use ocelli_tensor::ops::{self, LogProbs};
-use ocelli_tensor::{DType, ParamId, Params, Tape, Tensor, Var};
+use ocelli_tensor::{DType, ParamId, Params, Tape, Var};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -43,15 +43,17 @@ pub(crate) use eyes::{Projector, Tower};
 pub use pictures::{NoPictures, Pictures};
 pub use self_test::Sensitivity;
 
+use crate::ModelError;
 use crate::chat::{ChatOptions, ChatTemplate};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::declare::{Declare, Source};
+use crate::generate::{Engine, EngineLimits, MropePositions, Prompt, Splice};
 use crate::image::{ImageLimits, ImagePatches, Preprocessor, decode};
+use crate::language_model::save_chosen;
 use crate::text::{Attend, DeepFeatures, Keep, Positions, TextModel, TextNames};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{SaveDtype, TensorSpec, Weights};
-use crate::{ModelError, lora};
 use context::Placeholder;
 use eyes::{Eyes, EyesConfig};
 use value_head::ValueHead;
@@ -219,7 +221,9 @@ impl Vlm {
         let keep = Keep::Frozen(language);
         let decoder = TextModel::load(&mut params, &text.weights, &config.text, &parts.text, keep)?;
         let mut files = text.side_files()?;
-        files.retain(|(name, _)| !["config.json", "chat_template.jinja", "chat_template.json"].contains(&name.as_str()));
+        files.retain(|(name, _)| {
+            !["config.json", "chat_template.jinja", "chat_template.json"].contains(&name.as_str())
+        });
         let pretty = |v: &serde_json::Value| format!("{v:#}\n").into_bytes();
         files.push(("config.json".into(), pretty(&config.raw.clone().into())));
         files.push(("preprocessor_config.json".into(), pretty(&assembly.preprocessor_config())));
@@ -277,7 +281,8 @@ impl Vlm {
             let path = Path::new(name);
             let value: serde_json::Value = serde_json::from_slice(bytes)
                 .map_err(|e| ModelError::malformed(path, format!("not JSON: {e}")))?;
-            let part = if name == "processor_config.json" { value.get("image_processor") } else { Some(&value) };
+            let part =
+                if name == "processor_config.json" { value.get("image_processor") } else { Some(&value) };
             let Some(part) = part else { continue };
             let read = eyes.preprocessor.clone().with_config(part);
             eyes.preprocessor = read.map_err(|e| ModelError::malformed(path, e.to_string()))?;
@@ -291,7 +296,7 @@ impl Vlm {
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<(), ModelError> {
         let shape = |id: ParamId| self.stored_shapes.get(&id).cloned();
         let base = |name: &str| !value_head::is_head(name);
-        lora::save_merged(dir, &self.params, self.text.linears(), dtype, &base, &shape)?;
+        save_chosen(dir, &self.params, self.text.linears(), dtype, base, shape)?;
         if let Some(head) = &self.value_head {
             head.save(&self.params, dir)?;
         }
@@ -350,9 +355,10 @@ impl Vlm {
         let ids: Vec<ParamId> = self.parameters(part).collect();
         for id in ids {
             let name = self.params.get(id)?.name().to_owned();
-            let other = from.params.id(&name).ok_or_else(|| {
-                ModelError::Request(format!("the other model has no parameter `{name}`"))
-            })?;
+            let other = from
+                .params
+                .id(&name)
+                .ok_or_else(|| ModelError::Request(format!("the other model has no parameter `{name}`")))?;
             let value = from.params.get(other)?.value().clone();
             self.params.set_value(id, value)?;
         }
@@ -469,7 +475,11 @@ impl Vlm {
     }
 
     /// The context of a finished trajectory, token for token what the policy saw and sampled.
-    pub fn context_of(&self, trajectory: &Trajectory, pictures: &dyn Pictures) -> Result<Context, ModelError> {
+    pub fn context_of(
+        &self,
+        trajectory: &Trajectory,
+        pictures: &dyn Pictures,
+    ) -> Result<Context, ModelError> {
         let images = self.see_all(trajectory.images.iter().copied(), pictures)?;
         Context::of_trajectory(trajectory, self.placeholder, &images)
     }
@@ -492,12 +502,20 @@ impl Vlm {
     }
 
     /// Input rows: embeddings of the ids, with the pictures' features in their places.
-    pub fn inputs(&self, tape: &mut Tape<'_>, batch: &Batch) -> Result<(Var, Option<DeepFeatures>), ModelError> {
+    pub fn inputs(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &Batch,
+    ) -> Result<(Var, Option<DeepFeatures>), ModelError> {
         let x = self.text.embed(tape, &batch.ids)?;
         if batch.images.is_empty() {
             return Ok((x, None));
         }
-        let (unique, rows, sources) = batch.unique_images();
+        let (unique, first_rows) = unique_images(&batch.images.iter().collect::<Vec<_>>());
+        let rows: Vec<usize> = batch.images.iter().flat_map(|i| i.rows.clone()).collect();
+        let sources =
+            batch.images.iter().zip(first_rows).flat_map(|(i, first)| first..first + i.patches.tokens);
+        let sources: Vec<usize> = sources.collect();
         for image in &batch.images {
             let found = batch.ids[image.rows.clone()].iter();
             let placeholders = found.filter(|id| self.placeholder.is_some_and(|p| p.token == **id)).count();
@@ -536,6 +554,49 @@ impl Vlm {
         Ok(self.text.logprobs(tape, hidden, rows, targets, temperature)?)
     }
 
+    /// What a generation engine reads: the tokens of a context from `from` on, with the features of the pictures among
+    /// them. 0 for a prompt; for the next turn of a sequence, the row at which what is new begins.
+    ///
+    /// # Errors
+    /// `from` lies inside a picture or behind the end.
+    pub fn generation_prompt(&self, context: &Context, from: usize) -> Result<Prompt, ModelError> {
+        let inside = context.images().iter().any(|i| i.rows.start < from && from < i.rows.end);
+        if from > context.len() || inside {
+            let why = format!("a context of {} tokens cannot be read from {from} on", context.len());
+            return Err(ModelError::Request(why));
+        }
+        let merge = self.multimodal_merge();
+        let positions = match context.positions(merge) {
+            Positions::Linear(_) => None,
+            Positions::Multimodal(axes) => {
+                // Text counts alike on all axes, and so does what comes after it.
+                let start = axes[0].get(from).copied().unwrap_or_else(|| context.next_position(merge) as f32);
+                let axes = axes.map(|a| a[from..].iter().map(|p| p - start).collect());
+                Some(MropePositions { axes, next: context.next_position(merge) as f32 - start })
+            }
+        };
+        let images: Vec<&ImageSpan> = context.images().iter().filter(|i| i.rows.start >= from).collect();
+        let mut splices = Vec::with_capacity(images.len());
+        if !images.is_empty() {
+            let (unique, first_rows) = unique_images(&images);
+            let mut tape = Tape::inference(&self.params);
+            let features = self.eyes()?.features(&mut tape, &unique)?;
+            for (image, first) in images.iter().zip(first_rows) {
+                let rows = first..first + image.patches.tokens;
+                let mut levels = features.iter().map(|f| f.value().slice_rows(rows.clone()));
+                let Some(own) = levels.next() else { continue };
+                let deep = levels.collect::<Result<_, _>>()?;
+                splices.push(Splice { at: image.rows.start - from, rows: own?, deep });
+            }
+        }
+        Ok(Prompt { ids: context.ids()[from..].to_vec(), splices, positions })
+    }
+
+    /// An engine that samples from this model.
+    pub fn engine(&self, limits: EngineLimits) -> Result<Engine<'_>, ModelError> {
+        Engine::new(&self.text, &self.params, self.tokenizer.as_ref(), limits)
+    }
+
     /// Adds a new scalar head, drawn from `seed`.
     pub fn add_value_head(&mut self, seed: u64) -> Result<(), ModelError> {
         if self.value_head.is_some() {
@@ -559,6 +620,20 @@ impl Vlm {
         })?;
         Ok(head.forward(tape, hidden, rows)?)
     }
+}
+
+/// The different pictures among `images`, and for each of `images` the first row of its features among theirs.
+fn unique_images<'a>(images: &[&'a ImageSpan]) -> (Vec<&'a ImageSpan>, Vec<usize>) {
+    let (mut unique, mut known, mut total) = (Vec::new(), HashMap::new(), 0);
+    let first_row = |image: &&'a ImageSpan| {
+        *known.entry(image.hash).or_insert_with(|| {
+            unique.push(*image);
+            total += image.patches.tokens;
+            total - image.patches.tokens
+        })
+    };
+    let first_rows = images.iter().map(first_row).collect();
+    (unique, first_rows)
 }
 
 /// Names of the parts in a checkpoint.
@@ -591,12 +666,15 @@ impl Names {
     /// is tied; the text part may state its own default beside it.
     fn find(config: &mut ModelConfig, weights: &Weights) -> Result<Self, ModelError> {
         let mut names = Self::canonical(config)?;
-        let known = [names.text.prefix.as_str(), "model.", "model.language_model.", "language_model.model."];
+        let own = names.text.prefix.clone();
+        let known = [own.as_str(), "model.", "model.language_model.", "language_model.model."];
         let embedding = |prefix: &&str| weights.contains(&format!("{prefix}embed_tokens.weight"));
         if let Some(prefix) = known.into_iter().find(embedding) {
             names.text.prefix = prefix.to_owned();
         }
-        if let Some(head) = ["lm_head.weight", "language_model.lm_head.weight"].into_iter().find(|h| weights.contains(h)) {
+        if let Some(head) =
+            ["lm_head.weight", "language_model.lm_head.weight"].into_iter().find(|h| weights.contains(h))
+        {
             names.text.head = head.to_owned();
         }
         if let Some(eyes) = &mut names.eyes {

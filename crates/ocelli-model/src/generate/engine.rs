@@ -14,7 +14,7 @@ use super::sampler::{Choice, Sampler};
 use super::stop::TurnText;
 use super::{Prompt, Sampling, StopReason, Turn};
 use crate::ModelError;
-use crate::text::{Attend, Positions, TextModel};
+use crate::text::{Attend, DeepFeatures, Positions, TextModel};
 use crate::tokenizer::{TextStream, Tokenizer};
 
 /// Name of a sequence within its engine.
@@ -377,7 +377,9 @@ impl<'m> Engine<'m> {
                 let (from, to) = (s.at.max(rows.start), (s.at + s.rows.rows()).min(rows.end));
                 if from < to {
                     let at: Vec<usize> = (from..to).map(|r| ids.len() + r - rows.start).collect();
-                    splices.push((at, s.rows.slice_rows(from - s.at..to - s.at)?));
+                    let part = |t: &Tensor| t.slice_rows(from - s.at..to - s.at);
+                    let deep: Vec<Tensor> = s.deep.iter().map(part).collect::<Result<_, _>>()?;
+                    splices.push((at, part(&s.rows)?, deep));
                 }
             }
             for row in rows.clone() {
@@ -399,12 +401,23 @@ impl<'m> Engine<'m> {
         let rotary = self.text.rotary(&positions)?;
         let mut tape = Tape::inference(self.params);
         let mut x = self.text.embed(&mut tape, &ids)?;
-        for (at, rows) in splices {
-            let rows = Var::constant(rows.to_dtype(x.value().dtype()));
+        let mut deep: Option<DeepFeatures> = None;
+        for (at, rows, levels) in splices {
+            let typed = |t: Tensor| Var::constant(t.to_dtype(x.value().dtype()));
+            let (rows, levels) = (typed(rows), levels.into_iter().map(typed).collect::<Vec<_>>());
             x = ops::scatter_rows(&mut tape, &x, &at, &rows)?;
+            deep = match deep {
+                _ if levels.is_empty() => deep,
+                None => Some(DeepFeatures { rows: at, levels }),
+                Some(before) => {
+                    let join = |(a, b): (&Var, &Var)| ops::concat_rows(&mut tape, &[a, b]);
+                    let levels = before.levels.iter().zip(&levels).map(join).collect::<Result<_, _>>()?;
+                    Some(DeepFeatures { rows: [before.rows, at].concat(), levels })
+                }
+            };
         }
         let attend = Attend::Cached { caches: &mut caches, new: &new };
-        let hidden = self.text.forward(&mut tape, x, &rotary, attend, false)?;
+        let hidden = self.text.forward(&mut tape, x, &rotary, attend, deep.as_ref(), false)?;
         // Logits in f32 whatever the hidden states are: as the training's log-probabilities are computed.
         let hidden = Var::constant(hidden.into_value().to_dtype(DType::F32));
         Ok(self.text.logits(&mut tape, &hidden, &last)?.into_value())
@@ -435,7 +448,8 @@ impl<'m> Engine<'m> {
         let mut end = 0;
         for s in &prompt.splices {
             let rows = s.rows.rows();
-            if s.at < end || s.at + rows > n || s.rows.cols() != c.hidden_size {
+            let deep = s.deep.iter().all(|d| d.shape() == s.rows.shape());
+            if s.at < end || s.at + rows > n || s.rows.cols() != c.hidden_size || !deep {
                 return refuse(format!(
                     "image features of shape {:?} at token {} do not fit {n} tokens of width {} (or overlap the ones before)",
                     s.rows.shape(),

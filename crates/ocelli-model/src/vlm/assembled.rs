@@ -31,7 +31,14 @@ pub struct Assembly {
 impl Default for Assembly {
     /// For SmolLM2: patches of 16 pixels, six blocks of width 192.
     fn default() -> Self {
-        let vision = TinyVision { patch: 16, width: 192, depth: 6, heads: 6, max_pixels: 256 * 256, ..TinyVision::default() };
+        let vision = TinyVision {
+            patch: 16,
+            width: 192,
+            depth: 6,
+            heads: 6,
+            max_pixels: 256 * 256,
+            ..TinyVision::default()
+        };
         Self { vision, image_token: "<empty_output>".into() }
     }
 }
@@ -40,7 +47,10 @@ impl Assembly {
     /// The configuration of the whole.
     pub(crate) fn config(&self, text: &Checkpoint) -> Result<ModelConfig, ModelError> {
         let image_token_id = text.tokenizer()?.id(&self.image_token).ok_or_else(|| {
-            ModelError::Request(format!("the language model has no token `{}` to stand for a picture", self.image_token))
+            ModelError::Request(format!(
+                "the language model has no token `{}` to stand for a picture",
+                self.image_token
+            ))
         })?;
         let mut text_config = to_json(&text.config.text);
         text_config["eos_token_id"] = json!(text.eos_ids);

@@ -7,8 +7,6 @@
 //! Rows of a continuation see the whole prompt and themselves, at the positions that they would have alone, so that every
 //! number is the same as without sharing; a test holds that.
 
-use std::collections::HashMap;
-
 use ocelli_tensor::{PrefixGroup, SeqLayout};
 
 use super::Context;
@@ -151,23 +149,6 @@ impl Batch {
         }
         Ok(out)
     }
-
-    /// The different pictures of the batch, and for every placeholder its row and the row of its feature among theirs.
-    pub(crate) fn unique_images(&self) -> (Vec<&ImageSpan>, Vec<usize>, Vec<usize>) {
-        let (mut unique, mut rows, mut sources) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut known, mut total) = (HashMap::new(), 0);
-        for image in &self.images {
-            let first = *known.entry(image.hash).or_insert_with(|| {
-                unique.push(image);
-                let first = total;
-                total += image.patches.tokens;
-                first
-            });
-            rows.extend(image.rows.clone());
-            sources.extend(first..first + image.patches.tokens);
-        }
-        (unique, rows, sources)
-    }
 }
 
 /// The shared tokens and pictures are indeed the same.
@@ -178,9 +159,12 @@ fn check_shared(group: &Group<'_>) -> Result<(), ModelError> {
     };
     for (i, context) in group.contexts.iter().enumerate() {
         let first = group.contexts[0];
-        let reaches = context.len() >= n && context.images().iter().all(|i| i.rows.start >= n || i.rows.end <= n);
+        let reaches =
+            context.len() >= n && context.images().iter().all(|i| i.rows.start >= n || i.rows.end <= n);
         if !reaches || context.ids()[..n] != first.ids()[..n] || images(context) != images(first) {
-            let why = format!("sequence {i} of a group does not begin with the {n} tokens and pictures of the first");
+            let why = format!(
+                "sequence {i} of a group does not begin with the {n} tokens and pictures of the first"
+            );
             return Err(ModelError::Request(why));
         }
     }

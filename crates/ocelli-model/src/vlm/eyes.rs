@@ -55,7 +55,8 @@ impl EyesConfig {
             }
             "internvl" | "internvl_chat" => Self::Intern(internvl::Config::read(top, output)?),
             _ => {
-                let known = "one of qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, internvl_chat, ocelli_assembled";
+                let known =
+                    "one of qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, internvl_chat, ocelli_assembled";
                 return Err(top.bad("model_type", known.into()));
             }
         };
@@ -183,7 +184,11 @@ pub struct FeatureStats {
 
 impl Eyes {
     /// Features of the pictures, one after another: rows for the embedding, then rows for the first blocks.
-    pub(crate) fn features(&self, tape: &mut Tape<'_>, images: &[&ImageSpan]) -> Result<Vec<Var>, ModelError> {
+    pub(crate) fn features(
+        &self,
+        tape: &mut Tape<'_>,
+        images: &[&ImageSpan],
+    ) -> Result<Vec<Var>, ModelError> {
         let levels = if self.tower_frozen(tape.params())? {
             self.kept_states(tape, images)?
         } else {
@@ -194,7 +199,8 @@ impl Eyes {
         let expected: usize = images.iter().map(|i| i.patches.tokens).sum();
         let found = features[0].value().rows();
         if found != expected {
-            let why = format!("{expected} placeholders were reserved, but the projector gave {found} features");
+            let why =
+                format!("{expected} placeholders were reserved, but the projector gave {found} features");
             return Err(ModelError::Request(why));
         }
         Ok(features)
@@ -281,7 +287,12 @@ pub(crate) struct FeatureCache {
 impl Default for FeatureCache {
     /// Room for 1 GiB.
     fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), limit: 1 << 30, stats: FeatureStats::default() }
+        Self {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            limit: 1 << 30,
+            stats: FeatureStats::default(),
+        }
     }
 }
 

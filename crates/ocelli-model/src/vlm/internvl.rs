@@ -113,7 +113,12 @@ impl Config {
                 _ => return Err(f.bad("norm_type", "rms_norm or layer_norm".into())),
             },
             eps: f.number_or("layer_norm_eps", 1e-6, 0.0, 1.0)? as f32,
-            layer_scale: f.number_or(if own { "initializer_factor" } else { "layer_scale_init_value" }, 0.1, 0.0, 1e3)? as f32,
+            layer_scale: f.number_or(
+                if own { "initializer_factor" } else { "layer_scale_init_value" },
+                0.1,
+                0.0,
+                1e3,
+            )? as f32,
             act: activation(&f, "hidden_act", Activation::Gelu)?,
             tile,
             patch,
@@ -124,7 +129,11 @@ impl Config {
     }
 
     fn norm(&self, d: &mut Declare<'_>, name: &str) -> Result<Norm, ModelError> {
-        if self.rms { Norm::rms(d, name, self.width, self.eps) } else { Norm::layer(d, name, self.width, self.eps) }
+        if self.rms {
+            Norm::rms(d, name, self.width, self.eps)
+        } else {
+            Norm::layer(d, name, self.width, self.eps)
+        }
     }
 }
 

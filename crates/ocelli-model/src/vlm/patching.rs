@@ -80,6 +80,8 @@ pub(crate) fn activation(f: &Fields<'_>, key: &str, default: Activation) -> Resu
 pub(crate) fn indices(f: &Fields<'_>, key: &str, default: &[usize]) -> Result<Vec<usize>, ModelError> {
     match f.get(key) {
         None => Ok(default.to_vec()),
-        Some(v) => serde_json::from_value(v.clone()).map_err(|_| f.bad(key, "a list of block numbers".into())),
+        Some(v) => {
+            serde_json::from_value(v.clone()).map_err(|_| f.bad(key, "a list of block numbers".into()))
+        }
     }
 }

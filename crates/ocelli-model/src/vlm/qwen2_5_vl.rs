@@ -13,9 +13,9 @@
 use ocelli_tensor::ops::{self, Linear};
 use ocelli_tensor::{SeqLayout, Tape, Var};
 
-use super::qwen2_vl::Merger;
 use super::Tower;
 use super::patching::{Patching, indices};
+use super::qwen2_vl::Merger;
 use crate::ModelError;
 use crate::config::Fields;
 use crate::declare::Declare;

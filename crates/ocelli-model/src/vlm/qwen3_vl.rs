@@ -179,7 +179,8 @@ impl Mergers {
 impl Projector for Mergers {
     /// Features of the last state, then those for the language model's first blocks.
     fn forward(&self, tape: &mut Tape<'_>, levels: &[Var]) -> Result<Vec<Var>, ModelError> {
-        let (last, deep) = levels.split_last().ok_or_else(|| ModelError::Request("no vision states".into()))?;
+        let (last, deep) =
+            levels.split_last().ok_or_else(|| ModelError::Request("no vision states".into()))?;
         std::iter::once((&self.last, last))
             .chain(self.deep.iter().zip(deep))
             .map(|(merger, x)| {

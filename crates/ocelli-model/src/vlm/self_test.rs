@@ -34,7 +34,11 @@ impl Vlm {
     ///
     /// # Errors
     /// The context has no picture, or the answer is empty or begins at the first token.
-    pub fn image_sensitivity(&self, context: &Context, answer: Range<usize>) -> Result<Sensitivity, ModelError> {
+    pub fn image_sensitivity(
+        &self,
+        context: &Context,
+        answer: Range<usize>,
+    ) -> Result<Sensitivity, ModelError> {
         if context.images().is_empty() || answer.is_empty() {
             let why = "the image-sensitivity test needs a context with a picture and an answer of at least one token";
             return Err(ModelError::Request(why.into()));
@@ -46,15 +50,27 @@ impl Vlm {
             let hash = ContentHash::of(format!("grey picture like {}", image.hash).as_bytes());
             ImageSpan { hash, patches, rows: image.rows.clone() }
         });
-        Ok(Sensitivity { seen: self.answer_logprob(context, &answer)?, blank: self.answer_logprob(&grey, &answer)? })
+        Ok(Sensitivity {
+            seen: self.answer_logprob(context, &answer)?,
+            blank: self.answer_logprob(&grey, &answer)?,
+        })
     }
 
     /// As [`Vlm::image_sensitivity`], and an error when the two differ by no more than `least`: 1e-4 tells a seeing model from
     /// rounding.
-    pub fn assert_sees(&self, context: &Context, answer: Range<usize>, least: f64) -> Result<Sensitivity, ModelError> {
+    pub fn assert_sees(
+        &self,
+        context: &Context,
+        answer: Range<usize>,
+        least: f64,
+    ) -> Result<Sensitivity, ModelError> {
         let found = self.image_sensitivity(context, answer)?;
         // Not `<=`: a NaN must fail.
-        if found.gain().abs() > least { Ok(found) } else { Err(ModelError::Blind { seen: found.seen, blank: found.blank }) }
+        if found.gain().abs() > least {
+            Ok(found)
+        } else {
+            Err(ModelError::Blind { seen: found.seen, blank: found.blank })
+        }
     }
 
     fn answer_logprob(&self, context: &Context, answer: &Range<usize>) -> Result<f64, ModelError> {

@@ -149,7 +149,14 @@ impl TinyConfig {
                 context: 4096,
             },
             "tiny-8m" => Self {
-                vision: TinyVision { width: 160, depth: 4, heads: 5, mlp: 480, max_pixels: 192 * 192, ..vision },
+                vision: TinyVision {
+                    width: 160,
+                    depth: 4,
+                    heads: 5,
+                    mlp: 480,
+                    max_pixels: 192 * 192,
+                    ..vision
+                },
                 width: 320,
                 layers: 6,
                 heads: 10,
@@ -159,7 +166,14 @@ impl TinyConfig {
                 context: 4096,
             },
             "tiny-30m" => Self {
-                vision: TinyVision { width: 256, depth: 6, heads: 8, mlp: 768, max_pixels: 256 * 256, ..vision },
+                vision: TinyVision {
+                    width: 256,
+                    depth: 6,
+                    heads: 8,
+                    mlp: 768,
+                    max_pixels: 256 * 256,
+                    ..vision
+                },
                 width: 512,
                 layers: 8,
                 heads: 8,
@@ -233,7 +247,10 @@ impl TinyConfig {
         let eos = tokenizer.id("<|im_end|>");
         Ok(vec![
             ("config.json".into(), pretty(&self.json()?)),
-            ("generation_config.json".into(), pretty(&json!({"eos_token_id": eos, "pad_token_id": tokenizer.id("<|endoftext|>")}))),
+            (
+                "generation_config.json".into(),
+                pretty(&json!({"eos_token_id": eos, "pad_token_id": tokenizer.id("<|endoftext|>")})),
+            ),
             ("preprocessor_config.json".into(), pretty(&self.vision.preprocessor_config())),
             ("tokenizer.json".into(), tokenizer.to_json()?.into_bytes()),
             ("tokenizer_config.json".into(), pretty(&tokenizer_config)),

@@ -57,7 +57,12 @@ impl ValueHead {
     }
 
     /// Values of the given rows, `[n]`.
-    pub(crate) fn forward(&self, tape: &mut Tape<'_>, hidden: &Var, rows: &[usize]) -> Result<Var, TensorError> {
+    pub(crate) fn forward(
+        &self,
+        tape: &mut Tape<'_>,
+        hidden: &Var,
+        rows: &[usize],
+    ) -> Result<Var, TensorError> {
         let h = ops::gather_rows(tape, hidden, rows)?;
         ops::linear(tape, &h, self.summary)?.reshape(&[rows.len()])
     }

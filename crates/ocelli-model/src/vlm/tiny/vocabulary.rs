@@ -16,25 +16,135 @@ pub const VOCAB_SIZE: usize = 512;
 
 /// Words and pieces, the most important first: where two merges are possible, the earlier one is made.
 const PIECES: &[&str] = &[
-    " the", " is", " are", " of", " a", " and", " in", " to", " at", " on", " it", "assistant", "user", "system", "tool",
-    "How many", "What", "Which", "Follow", " there", " than", " that", " does", " number", " value", " angle", " line",
-    " bar", " red", " green", " blue", " orange", " purple", " brown", " pink", " gray", " circles", " squares",
-    " triangles", " shape", " colour", " largest", " option", " answer", "answer", "image", "img", "bbox", "crop", "zoom",
-    "name", "argum", "\": \"", "\", \"", "{\"", " {\"", " [", "\"}", "},", " =", " +", " *", " -", "\n\n", "er", "in", "an",
-    "on", "en", "re", "es", "ed", "or", "ar", "al", "th", "he", "le", "ti", "te", "ou", "st", "el", "it", "ch", "ma", "ea",
-    "ll", "ra", "ce", "de", " s", " c", " w", " p", " l", " m", " d", " f", " h", " n", " e",
+    " the",
+    " is",
+    " are",
+    " of",
+    " a",
+    " and",
+    " in",
+    " to",
+    " at",
+    " on",
+    " it",
+    "assistant",
+    "user",
+    "system",
+    "tool",
+    "How many",
+    "What",
+    "Which",
+    "Follow",
+    " there",
+    " than",
+    " that",
+    " does",
+    " number",
+    " value",
+    " angle",
+    " line",
+    " bar",
+    " red",
+    " green",
+    " blue",
+    " orange",
+    " purple",
+    " brown",
+    " pink",
+    " gray",
+    " circles",
+    " squares",
+    " triangles",
+    " shape",
+    " colour",
+    " largest",
+    " option",
+    " answer",
+    "answer",
+    "image",
+    "img",
+    "bbox",
+    "crop",
+    "zoom",
+    "name",
+    "argum",
+    "\": \"",
+    "\", \"",
+    "{\"",
+    " {\"",
+    " [",
+    "\"}",
+    "},",
+    " =",
+    " +",
+    " *",
+    " -",
+    "\n\n",
+    "er",
+    "in",
+    "an",
+    "on",
+    "en",
+    "re",
+    "es",
+    "ed",
+    "or",
+    "ar",
+    "al",
+    "th",
+    "he",
+    "le",
+    "ti",
+    "te",
+    "ou",
+    "st",
+    "el",
+    "it",
+    "ch",
+    "ma",
+    "ea",
+    "ll",
+    "ra",
+    "ce",
+    "de",
+    " s",
+    " c",
+    " w",
+    " p",
+    " l",
+    " m",
+    " d",
+    " f",
+    " h",
+    " n",
+    " e",
 ];
 
 /// Marks that end up as one token wherever they stand, and whether they are left out of plain text.
 const MARKS: &[(&str, bool)] = &[
-    ("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<|vision_start|>", true),
-    ("<|vision_end|>", true), ("<|image_pad|>", true), ("<|video_pad|>", true), ("<think>", false), ("</think>", false),
-    ("<tool_call>", false), ("</tool_call>", false), ("<answer>", false), ("</answer>", false), ("\\boxed{", false),
+    ("<|endoftext|>", true),
+    ("<|im_start|>", true),
+    ("<|im_end|>", true),
+    ("<|vision_start|>", true),
+    ("<|vision_end|>", true),
+    ("<|image_pad|>", true),
+    ("<|video_pad|>", true),
+    ("<think>", false),
+    ("</think>", false),
+    ("<tool_call>", false),
+    ("</tool_call>", false),
+    ("<answer>", false),
+    ("</answer>", false),
+    ("\\boxed{", false),
 ];
 
 /// End of turn and padding.
 pub fn special_tokens() -> SpecialTokens {
-    SpecialTokens { eos: Some("<|im_end|>".into()), pad: Some("<|endoftext|>".into()), ..SpecialTokens::default() }
+    SpecialTokens {
+        eos: Some("<|im_end|>".into()),
+        pad: Some("<|endoftext|>".into()),
+        ..SpecialTokens::default()
+    }
 }
 
 /// The tokenizer of the native family.
@@ -71,7 +181,8 @@ fn tokenizer_json() -> Value {
                    "normalized": false, "special": special})
         })
         .collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": marks,
@@ -134,7 +245,8 @@ mod tests {
     #[test]
     fn marks_digits_and_frequent_words_are_single_tokens() {
         let t = tokenizer().unwrap();
-        for one in ["<|im_end|>", "<think>", "</tool_call>", "\\boxed{", " the", " circles", "assistant", "7"] {
+        for one in ["<|im_end|>", "<think>", "</tool_call>", "\\boxed{", " the", " circles", "assistant", "7"]
+        {
             assert_eq!(t.encode(one).unwrap().len(), 1, "{one}");
         }
         assert_eq!(t.encode("1234").unwrap().len(), 4);

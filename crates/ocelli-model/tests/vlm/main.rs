@@ -1,0 +1,5 @@
+//! Vision-language models: the native family end to end, invariants of all families, agreement with the reference.
+
+mod invariants;
+mod native;
+mod pictures;
