@@ -79,7 +79,7 @@ impl TilePreprocessor {
         if let Some(n) = positive(config, "max_patches")? {
             self.max_tiles = n as usize;
         }
-        let whole = self.tile % (self.patch * self.merge) == 0;
+        let whole = self.tile.is_multiple_of(self.patch * self.merge);
         if !whole || self.tile > 4096 || self.min_tiles > self.max_tiles || self.max_tiles > 64 {
             return Err(ImageError::Config(format!("sizes make no sense: {self:?}")));
         }

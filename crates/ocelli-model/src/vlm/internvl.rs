@@ -90,9 +90,9 @@ impl Config {
         if !tile.is_multiple_of(patch * merge) {
             return Err(f.bad("image_size", format!("a multiple of {}, one token", patch * merge)));
         }
-        for (key, expected) in [("vision_feature_layer", "-1"), ("select_layer", "-1")] {
-            if top.get(key).is_some_and(|v| v.to_string() != expected) {
-                return Err(top.bad(key, format!("{expected} (features of the last layer)")));
+        for key in ["vision_feature_layer", "select_layer"] {
+            if top.get(key).is_some_and(|v| v.as_i64() != Some(-1)) {
+                return Err(top.bad(key, "-1 (features of the last layer)".into()));
             }
         }
         if !f.bool_or("use_absolute_position_embeddings", true)? || !f.bool_or("use_mean_pooling", true)? {
