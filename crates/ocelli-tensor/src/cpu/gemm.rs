@@ -15,10 +15,10 @@ use crate::tensor::{DType, Elem, Tensor};
 
 /// Depth of a packed block: a right panel of it (16 columns) fits half of a 32 KiB L1.
 const DEPTH: usize = 256;
-/// Rows of a tile of the result: its packed left block takes 144 KiB of L2.
-const TILE_ROWS: usize = 24 * MR;
-/// Columns of a tile of the result.
-const TILE_COLS: usize = 32 * NR;
+/// Rows of a tile of the result: its packed left block takes 96 KiB of L2.
+const TILE_ROWS: usize = 16 * MR;
+/// Columns of a tile of the result. Wide tiles pack the left block less often; with few rows, narrow ones give every core work.
+const TILE_COLS: [usize; 2] = [16 * NR, 64 * NR];
 /// Elements of the right operand packed at a time (16 MiB).
 const SLAB: usize = 4 << 20;
 
@@ -119,11 +119,13 @@ fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize,
     pack::right(b, DEPTH, &mut packed);
     let packed = &*packed;
     let c = Shared::new(c);
-    let (row_tiles, col_tiles) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLS));
+    let row_tiles = m.div_ceil(TILE_ROWS);
+    let tile_cols = TILE_COLS[usize::from(row_tiles >= 8)];
+    let col_tiles = n.div_ceil(tile_cols);
     let compute = |t: usize| {
         // Consecutive tasks share columns of B: its block stays in the cache while rows of A stream by.
-        let (i0, jt) = ((t % row_tiles) * TILE_ROWS, (t / row_tiles) * TILE_COLS);
-        let (rows, cols) = ((m - i0).min(TILE_ROWS), (n - jt).min(TILE_COLS));
+        let (i0, jt) = ((t % row_tiles) * TILE_ROWS, (t / row_tiles) * tile_cols);
+        let (rows, cols) = ((m - i0).min(TILE_ROWS), (n - jt).min(tile_cols));
         let row = |i: usize| {
             #[allow(unsafe_code)]
             // SAFETY: tasks own disjoint tiles of C, and only one row is borrowed at a time.

@@ -7,9 +7,10 @@
 
 use half::bf16;
 
+use super::skinny::Weight;
 use super::tile::{MR, NR};
 use super::{Shared, vectorize};
-use crate::tensor::{Elem, Tensor};
+use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 /// Elements of a matrix operand.
@@ -78,23 +79,30 @@ pub(crate) fn left(a: Mat<'_>, (i0, m): (usize, usize), (p0, k): (usize, usize),
 }
 
 #[inline(always)]
-fn left_of<T: Elem>(d: &[T], a: Mat<'_>, (i0, m): (usize, usize), (p0, k): (usize, usize), out: &mut [f32]) {
+fn left_of<T: Weight>(
+    d: &[T],
+    a: Mat<'_>,
+    (i0, m): (usize, usize),
+    (p0, k): (usize, usize),
+    out: &mut [f32],
+) {
     let whole = m / MR;
     if a.rs == 1 {
         // Columns are contiguous: go through them once, writing a piece of every panel.
         for p in 0..k {
             let src = &d[i0 + (p0 + p) * a.cs..][..m];
             for (panel, src) in src.chunks_exact(MR).enumerate() {
-                let o = &mut out[panel * MR * k + p * MR..][..MR];
+                let mut piece = [0.0f32; MR];
                 for i in 0..MR {
-                    o[i] = src[i].up();
+                    piece[i] = src[i].up();
                 }
+                out[panel * MR * k + p * MR..][..MR].copy_from_slice(&piece);
             }
         }
     } else {
-        for (panel, out) in out.chunks_mut(MR * k).enumerate().take(whole) {
-            let row = |i: usize| &d[(i0 + panel * MR + i) * a.rs..];
-            interleave::<T, MR>(std::array::from_fn(row), (p0, k), a.cs, out);
+        for panel in 0..whole {
+            let rows: [&[T]; MR] = std::array::from_fn(|i| &d[(i0 + panel * MR + i) * a.rs + p0 * a.cs..]);
+            interleave(rows, k, a.cs, &mut out[panel * MR * k..(panel + 1) * MR * k]);
         }
     }
     let rest = m - whole * MR;
@@ -105,42 +113,111 @@ fn left_of<T: Elem>(d: &[T], a: Mat<'_>, (i0, m): (usize, usize), (p0, k): (usiz
     }
 }
 
-/// `out[p * N + i] = lines[i][(p0 + p) * step]`.
+/// `out[p * N + i] = lines[i][p * step]` for `p < k`.
 #[inline(always)]
-fn interleave<T: Elem, const N: usize>(
-    lines: [&[T]; N],
-    (p0, k): (usize, usize),
-    step: usize,
-    out: &mut [f32],
-) {
-    if step != 1 {
-        for (p, o) in out.chunks_exact_mut(N).enumerate().take(k) {
-            for i in 0..N {
-                o[i] = lines[i][(p0 + p) * step].up();
-            }
-        }
-        return;
-    }
-    let lines: [&[T]; N] = std::array::from_fn(|i| &lines[i][p0..p0 + k]);
-    // Eight steps of depth at a time through a small square, so that loads and stores are whole vectors.
-    let strips = k / 8;
-    for s in 0..strips {
-        let mut square = [[0.0f32; 8]; N];
-        for i in 0..N {
-            for (x, v) in square[i].iter_mut().zip(&lines[i][s * 8..s * 8 + 8]) {
-                *x = v.up();
-            }
-        }
-        let o = &mut out[s * 8 * N..(s + 1) * 8 * N];
-        for p in 0..8 {
-            for i in 0..N {
-                o[p * N + i] = square[i][p];
+fn interleave<T: Weight, const N: usize>(lines: [&[T]; N], k: usize, step: usize, out: &mut [f32]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if step == 1 && super::isa() != super::Isa::Portable && (N == 6 || N == 16) {
+        done = k / 8 * 8;
+        let lines = lines.map(|l| l[..done].as_ptr());
+        let out = out[..done * N].as_mut_ptr();
+        for p in (0..done).step_by(8) {
+            #[allow(unsafe_code)]
+            // SAFETY: every line has `done` elements and `out` has N times as many; AVX2 was detected.
+            unsafe {
+                if N == 6 {
+                    let six = std::array::from_fn(|i| lines[i.min(5)].wrapping_add(p));
+                    x86::transpose6(six, out.add(p * N));
+                } else {
+                    for half in [0, 8] {
+                        let eight = std::array::from_fn(|i| lines[half + i].wrapping_add(p));
+                        x86::transpose8(eight, out.add(p * N + half), N);
+                    }
+                }
             }
         }
     }
-    for p in strips * 8..k {
+    for p in done..k {
         for i in 0..N {
-            out[p * N + i] = lines[i][p].up();
+            out[p * N + i] = lines[i][p * step].up();
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use super::Weight;
+    use std::arch::x86_64::*;
+
+    /// Eight elements of each of eight lines, turned.
+    ///
+    /// # Safety
+    /// Eight elements of every line are readable; the processor has AVX2.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn turned<T: Weight>(lines: [*const T; 8]) -> [__m256; 8] {
+        // SAFETY: the caller's contract.
+        let r: [__m256; 8] = unsafe {
+            [
+                T::load8(lines[0]),
+                T::load8(lines[1]),
+                T::load8(lines[2]),
+                T::load8(lines[3]),
+                T::load8(lines[4]),
+                T::load8(lines[5]),
+                T::load8(lines[6]),
+                T::load8(lines[7]),
+            ]
+        };
+        // Pairs of lines, then quadruples within each half, then the halves.
+        let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+        let (a2, a3) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+        let (a4, a5) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+        let (a6, a7) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+        let (b0, b1) = (_mm256_shuffle_ps(a0, a2, 0x44), _mm256_shuffle_ps(a0, a2, 0xee));
+        let (b2, b3) = (_mm256_shuffle_ps(a1, a3, 0x44), _mm256_shuffle_ps(a1, a3, 0xee));
+        let (b4, b5) = (_mm256_shuffle_ps(a4, a6, 0x44), _mm256_shuffle_ps(a4, a6, 0xee));
+        let (b6, b7) = (_mm256_shuffle_ps(a5, a7, 0x44), _mm256_shuffle_ps(a5, a7, 0xee));
+        [
+            _mm256_permute2f128_ps(b0, b4, 0x20),
+            _mm256_permute2f128_ps(b1, b5, 0x20),
+            _mm256_permute2f128_ps(b2, b6, 0x20),
+            _mm256_permute2f128_ps(b3, b7, 0x20),
+            _mm256_permute2f128_ps(b0, b4, 0x31),
+            _mm256_permute2f128_ps(b1, b5, 0x31),
+            _mm256_permute2f128_ps(b2, b6, 0x31),
+            _mm256_permute2f128_ps(b3, b7, 0x31),
+        ]
+    }
+
+    /// `out[p * ld + i] = lines[i][p]` for `i, p < 8`.
+    ///
+    /// # Safety
+    /// Eight elements of every line are readable, eight floats from each `out + p * ld` writable; the processor has AVX2.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn transpose8<T: Weight>(lines: [*const T; 8], out: *mut f32, ld: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            for (p, v) in turned(lines).into_iter().enumerate() {
+                _mm256_storeu_ps(out.add(p * ld), v);
+            }
+        }
+    }
+
+    /// `out[p * 6 + i] = lines[i][p]` for `i < 6, p < 8`; lines 6 and 7 are read but not used.
+    ///
+    /// # Safety
+    /// As [`transpose8`], with 48 writable floats.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn transpose6<T: Weight>(lines: [*const T; 8], out: *mut f32) {
+        // SAFETY: the caller's contract; four floats and then two are stored.
+        unsafe {
+            for (p, v) in turned(lines).into_iter().enumerate() {
+                _mm_storeu_ps(out.add(p * 6), _mm256_castps256_ps128(v));
+                _mm_storel_epi64(out.add(p * 6 + 4).cast(), _mm_castps_si128(_mm256_extractf128_ps(v, 1)));
+            }
         }
     }
 }
@@ -181,7 +258,7 @@ pub(crate) fn right_panel(b: Mat<'_>, (p0, k): (usize, usize), j0: usize, out: &
 }
 
 #[inline(always)]
-fn right_panel_of<T: Elem>(d: &[T], b: Mat<'_>, (p0, k): (usize, usize), j0: usize, out: &mut [f32]) {
+fn right_panel_of<T: Weight>(d: &[T], b: Mat<'_>, (p0, k): (usize, usize), j0: usize, out: &mut [f32]) {
     let width = (b.cols - j0).min(NR);
     if width < NR {
         out[..k * NR].fill(0.0);
@@ -189,12 +266,15 @@ fn right_panel_of<T: Elem>(d: &[T], b: Mat<'_>, (p0, k): (usize, usize), j0: usi
     if b.cs == 1 && width == NR {
         for (p, o) in out.chunks_exact_mut(NR).enumerate().take(k) {
             let src = &d[(p0 + p) * b.rs + j0..][..NR];
+            let mut row = [0.0f32; NR];
             for j in 0..NR {
-                o[j] = src[j].up();
+                row[j] = src[j].up();
             }
+            o.copy_from_slice(&row);
         }
     } else if width == NR {
-        interleave::<T, NR>(std::array::from_fn(|j| &d[(j0 + j) * b.cs..]), (p0, k), b.rs, out);
+        let columns: [&[T]; NR] = std::array::from_fn(|j| &d[(j0 + j) * b.cs + p0 * b.rs..]);
+        interleave(columns, k, b.rs, out);
     } else {
         for p in 0..k {
             for j in 0..width {
