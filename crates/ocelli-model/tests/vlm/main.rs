@@ -3,3 +3,4 @@
 mod invariants;
 mod native;
 mod pictures;
+mod reference;
