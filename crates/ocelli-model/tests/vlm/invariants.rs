@@ -5,6 +5,7 @@ use ocelli_model::{EngineLimits, ModelError, Sampling, Vlm};
 use ocelli_tensor::{Grads, Tape, Tensor};
 
 use crate::pictures::{Album, album, ask, png, small};
+use crate::reference;
 
 /// States of one context alone. `[N, D]`
 fn states(vlm: &Vlm, context: &Context) -> Vec<f32> {
@@ -200,4 +201,93 @@ fn generation_continues_what_training_computes() {
     let first = c.len();
     c.push(&turns[0].ids);
     check(&c, first, &turns[0].logprobs, "second turn");
+}
+
+/// The fixture's models, with the contexts that `reference.rs` compares (one picture, two of different sizes, text).
+fn families() -> Vec<(&'static str, Vlm, Vec<Context>)> {
+    let fixture = reference::fixture();
+    let load = |name: &'static str| {
+        let vlm = reference::load(&fixture["families"][name]);
+        let contexts = reference::contexts(&fixture, &vlm, name);
+        (name, vlm, contexts)
+    };
+    reference::FAMILIES.map(load).into()
+}
+
+#[test]
+fn all_families_compute_in_a_batch_what_they_compute_alone() {
+    for (name, vlm, contexts) in families() {
+        let batch = vlm.pack(&contexts.iter().map(Group::single).collect::<Vec<_>>()).unwrap();
+        let mut tape = Tape::inference(&vlm.params);
+        let together = vlm.hidden(&mut tape, &batch, false).unwrap().value().to_vec();
+        let alone: Vec<f32> = contexts.iter().flat_map(|c| states(&vlm, c)).collect();
+        close(&together, &alone, name);
+    }
+}
+
+#[test]
+fn all_families_decode_what_they_prefill() {
+    for (name, vlm, contexts) in families() {
+        let limits = EngineLimits { max_active: 4, rows_per_step: 7 };
+        let mut engine = vlm.engine(limits).unwrap();
+        let sampling = Sampling { max_new_tokens: 5, ..Sampling::default() };
+        for (i, context) in contexts.iter().enumerate() {
+            let prompt = vlm.generation_prompt(context, 0).unwrap();
+            engine.start(prompt, 2, &sampling, 1, 10 * i as u64).unwrap();
+        }
+        let turns = engine.run(|_, _| ()).unwrap();
+        assert_eq!(turns.len(), 6);
+        for (i, turn) in turns.iter().enumerate() {
+            let mut context = contexts[i / 2].clone();
+            let first = context.len();
+            context.push(&turn.ids);
+            let batch = vlm.pack(&[Group::single(&context)]).unwrap();
+            let (rows, targets) = batch.predictions(0, first..context.len()).unwrap();
+            let mut tape = Tape::inference(&vlm.params);
+            let hidden = vlm.hidden(&mut tape, &batch, false).unwrap();
+            let lp = vlm.logprobs(&mut tape, &hidden, (&rows, &targets), 1.0).unwrap().logprob;
+            close(&lp.value().to_vec(), &turn.logprobs, name);
+        }
+    }
+}
+
+#[test]
+fn all_families_train_every_parameter() {
+    for (name, vlm, contexts) in families() {
+        let (_, grads) = reference::loss_and_grads(&vlm, &contexts, true);
+        for (id, p) in vlm.params.iter() {
+            let grad =
+                grads.get(id).unwrap_or_else(|| panic!("{name}: no gradient for {}", p.name())).to_vec();
+            assert!(grad.iter().all(|g| g.is_finite()), "{name}: {}", p.name());
+            assert!(grad.iter().any(|g| *g != 0.0), "{name}: the gradient of {} is zero", p.name());
+        }
+    }
+}
+
+#[test]
+fn all_families_look() {
+    for (name, vlm, contexts) in families() {
+        let n = contexts[0].len();
+        let found = vlm.assert_sees(&contexts[0], n - 3..n, 1e-3);
+        assert!(found.is_ok(), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn frozen_parts_keep_their_values_and_cost_no_gradient() {
+    for (name, mut vlm, contexts) in families() {
+        vlm.set_trainable(Part::Tower, false).unwrap();
+        vlm.set_trainable(Part::Language, false).unwrap();
+        let (_, grads) = reference::loss_and_grads(&vlm, &contexts, false);
+        let projector: Vec<_> = vlm.parameters(Part::Projector).collect();
+        assert!(!projector.is_empty(), "{name}");
+        for id in vlm.params.ids() {
+            assert_eq!(
+                grads.get(id).is_some(),
+                projector.contains(&id),
+                "{name}: {}",
+                vlm.params.get(id).unwrap().name()
+            );
+        }
+    }
 }
