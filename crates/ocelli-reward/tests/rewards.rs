@@ -9,7 +9,7 @@ use ocelli_reward::tool_use::{ToolCost, ToolGain, ToolValidity, necessity};
 use ocelli_reward::{Accuracy, Rubric, Scorer};
 
 fn call(name: &str, x: i64) -> ToolCall {
-    let arguments = serde_json::json!({"x": x}).as_object().unwrap().clone();
+    let arguments = [("x".to_owned(), serde_json::json!(x))].into_iter().collect();
     ToolCall { id: String::new(), name: name.into(), arguments }
 }
 
