@@ -75,6 +75,13 @@ impl Ui {
         }
     }
 
+    /// A remark beside the output; goes to standard error, not when quiet or with `--json`.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
     /// `text` in bold on a terminal.
     pub(crate) fn bold(&self, text: &str) -> String {
         if self.colour_out { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }

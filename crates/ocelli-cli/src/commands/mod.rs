@@ -2,6 +2,9 @@
 
 mod completions;
 mod doctor;
+mod generate;
+mod inspect;
+mod model_source;
 mod verify;
 
 use std::process::ExitCode;
@@ -14,6 +17,8 @@ use crate::ui::Ui;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Doctor(doctor::Args),
+    Generate(generate::Args),
+    Inspect(inspect::Args),
     Verify(verify::Args),
     Completions(completions::Args),
 }
@@ -22,6 +27,8 @@ impl Command {
     pub(crate) fn run(self, ui: &Ui) -> anyhow::Result<ExitCode> {
         match self {
             Self::Doctor(args) => doctor::run(&args, ui),
+            Self::Generate(args) => generate::run(&args, ui),
+            Self::Inspect(args) => inspect::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
             Self::Completions(args) => completions::run(&args),
         }

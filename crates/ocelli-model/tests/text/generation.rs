@@ -176,7 +176,7 @@ fn impossible_requests_say_why() {
     refuse(vec![1].into(), Sampling { stop_strings: vec!["x".into()], ..sampling(1) }, &["tokenizer"]);
     let features = |at, shape: &[usize]| Prompt {
         ids: vec![1; 4],
-        splices: vec![Splice { at, rows: Tensor::zeros(shape, DType::F32) }],
+        splices: vec![Splice { at, rows: Tensor::zeros(shape, DType::F32), deep: vec![] }],
         positions: None,
     };
     refuse(features(3, &[2, 16]), sampling(1), &["[2, 16]", "4 tokens"]);
@@ -197,7 +197,11 @@ fn spliced_embeddings_of_the_same_token_change_nothing_and_others_do() {
         let mut placeholders = ids.clone();
         placeholders[1..3].fill(0);
         let mut engine = Engine::new(&model, &params, None, limits).unwrap();
-        let prompt = Prompt { ids: placeholders, splices: vec![Splice { at: 1, rows }], positions: None };
+        let prompt = Prompt {
+            ids: placeholders,
+            splices: vec![Splice { at: 1, rows, deep: vec![] }],
+            positions: None,
+        };
         engine.start(prompt, 1, &sampling(8), 2, 0).unwrap();
         engine.run(|_, _| {}).unwrap()
     };

@@ -1,0 +1,166 @@
+//! `ocelli generate`: a model answers a prompt, text as it comes, tokens per second at the end.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use ocelli_data::{Message, Part};
+use ocelli_model::generate::{Engine, EngineLimits, Sampling, StopReason, Turn};
+use ocelli_model::text::Keep;
+use ocelli_model::{ChatOptions, Checkpoint, LanguageModel, lora};
+use ocelli_tensor::DType;
+use serde_json::json;
+
+use super::model_source;
+use crate::ui::Ui;
+
+/// Let a model answer a prompt; its text streams as it is generated.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to say to the model; `-` reads standard input.
+    prompt: String,
+    /// A checkpoint directory, a .gguf file, or org/name on the hub. Without it, a small model is fetched.
+    #[arg(long, short)]
+    model: Option<String>,
+    /// A LoRA adapter (directory in the layout of PEFT) to put on the model.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// Continue the prompt as it is, without the chat template.
+    #[arg(long, conflicts_with = "system")]
+    raw: bool,
+    /// A system message before the prompt.
+    #[arg(long)]
+    system: Option<String>,
+    /// Number of answers; they share the prompt.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    n: u32,
+    /// Tokens that an answer may have.
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Sample from the k most likely tokens; 0: from all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Sample from the most likely tokens with this probability together.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Sample from tokens at least this likely relative to the most likely one.
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Above 1: make tokens of the context less likely.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// End the answer before this text; may be repeated.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Seed of the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Type of weights and activations.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let path = model_source::resolve(args.model.as_deref(), ui)?;
+    let checkpoint = Checkpoint::open(&path)?;
+    let dtype = match args.dtype {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::Bf16,
+    };
+    let mut model = LanguageModel::load(&checkpoint, Keep::Frozen(dtype), dtype)?;
+    if let Some(dir) = &args.adapter {
+        lora::load_adapter(dir, &mut model.params, model.text.linears_mut(), Keep::Frozen(dtype))?;
+    }
+    let tokenizer = checkpoint.tokenizer()?;
+    let prompt = tokenizer.encode(&prompt_text(args, &checkpoint)?)?;
+    let prompt_tokens = prompt.len();
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        max_new_tokens: args.max_new_tokens,
+        stop_ids: checkpoint.eos_ids.clone(),
+        stop_strings: args.stop.clone(),
+    };
+    let mut engine = Engine::new(&model.text, &model.params, Some(tokenizer), EngineLimits::default())?;
+    let start = Instant::now();
+    engine.start(prompt.into(), args.n as usize, &sampling, args.seed, 0)?;
+    let mut first = None;
+    let streams = args.n == 1 && !ui.json;
+    let turns = engine.run(|_, text| {
+        first.get_or_insert_with(|| start.elapsed());
+        if streams {
+            print!("{text}");
+            // A closed pipe shows at the final newline; a flush that fails here loses nothing.
+            let _ = std::io::stdout().flush();
+        }
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let first = first.map(|t| t.as_secs_f64());
+    let tokens: usize = turns.iter().map(|t| t.ids.len()).sum();
+    if ui.json {
+        let answers: Vec<_> = turns.iter().map(answer).collect();
+        let report = json!({
+            "model": path, "prompt_tokens": prompt_tokens, "tokens": tokens, "seconds": seconds,
+            "first_text_seconds": first, "tokens_per_second": tokens as f64 / seconds, "answers": answers,
+        });
+        println!("{report:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if streams {
+        println!();
+    } else {
+        for (i, turn) in turns.iter().enumerate() {
+            println!("{} {}", ui.bold(&format!("[{}]", i + 1)), turn.text);
+        }
+    }
+    for turn in turns.iter().filter(|t| matches!(t.reason, StopReason::MaxTokens | StopReason::ContextFull)) {
+        ui.note(&format!("answer {} ends early: {}", turn.seq.0 + 1, reason(&turn.reason)));
+    }
+    let first = first.map_or(String::new(), |t| format!(", first text after {t:.2} s"));
+    ui.note(&format!(
+        "{tokens} tokens in {seconds:.2} s: {:.1} tokens/s (prompt of {prompt_tokens} tokens{first})",
+        tokens as f64 / seconds
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prompt_text(args: &Args, checkpoint: &Checkpoint) -> anyhow::Result<String> {
+    let mut said = args.prompt.clone();
+    if said == "-" {
+        said.clear();
+        std::io::stdin().read_to_string(&mut said).context("cannot read the prompt from standard input")?;
+    }
+    if args.raw {
+        return Ok(said);
+    }
+    let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
+    messages.push(Message::user([Part::text(said)]));
+    Ok(checkpoint.chat().context("use --raw to go without")?.render(&messages, &ChatOptions::prompt())?)
+}
+
+fn reason(reason: &StopReason) -> String {
+    match reason {
+        StopReason::Token(id) => format!("token {id}"),
+        StopReason::Text(text) => format!("text {text:?}"),
+        StopReason::MaxTokens => "the limit of --max-new-tokens".to_owned(),
+        StopReason::ContextFull => "the model's context is full".to_owned(),
+    }
+}
+
+fn answer(turn: &Turn) -> serde_json::Value {
+    json!({"text": turn.text, "ids": turn.ids, "logprobs": turn.logprobs, "stopped_by": reason(&turn.reason)})
+}
