@@ -1,6 +1,6 @@
 //! Verdicts per second of one thread on the pairs that `bench/verifier.sh` names, the counterpart of Math-Verify's run.
 //!
-//!     cargo run --release -p ocelli-reward --example verify_speed -- PAIRS.jsonl [REPEATS]
+//!     cargo run --release -p ocelli-reward --example verify_speed -- PAIRS.jsonl [REPEATS [VERDICTS.jsonl]]
 //!
 //! A line of the file is `{"gold": .., "options": [..], "response": .., "correct": bool}`. Reading the file is not timed.
 //! Each pair is read and compared from its texts, in turn; nothing is kept between pairs.
@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let repeats: usize = arguments.next().map_or(Ok(1), |n| n.parse())?;
     let pairs: Vec<Pair> = ocelli_data::io::read_jsonl(Path::new(&path))?;
     let policy = Policy::default();
+    let out = arguments.next();
+    let mut verdicts = Vec::new();
     let (mut slowest, mut agree, mut unknown, mut yes_label_no, mut no_label_yes) =
         (Duration::ZERO, 0, 0, 0, 0);
     let start = Instant::now();
@@ -48,10 +50,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 unknown += usize::from(verdict.outcome == Outcome::Unknown);
                 yes_label_no += usize::from(yes && !pair.correct);
                 no_label_yes += usize::from(!yes && pair.correct);
+                verdicts.push(verdict);
             }
         }
     }
     let wall = start.elapsed().as_secs_f64();
+    if let Some(out) = out {
+        ocelli_data::io::write_jsonl(Path::new(&out), &verdicts)?;
+    }
     let n = pairs.len();
     println!(
         "pairs={n} repeats={repeats} wall={wall:.4}s verdicts/s={:.0} slowest={:.2}ms agree={agree} ({:.2}%) \

@@ -436,6 +436,10 @@ impl Parser<'_> {
         }
         if unit.is_none() && !percent {
             unit = self.unit_phrase()?;
+            // `a proof` counts nothing.
+            if expr.has_symbols() && unit.as_ref().is_some_and(Unit::is_plain_count) {
+                return Err(NotMath("prose"));
+            }
         }
         Ok(Value::Scalar(Scalar { expr, decimal, percent, unit, base }))
     }

@@ -10,7 +10,7 @@ use super::evaluate::{Precision, enclose, exact};
 use super::expr::{Expr, Names};
 use super::identity::{Decision, compare};
 use super::limits::Budget;
-use super::units::{Unit, is_letter_unit};
+use super::units::{Unit, is_letter_unit, lookup};
 use super::value::Scalar;
 use super::{Decimals, Missing, Outcome, Policy};
 use crate::number::Stop;
@@ -38,10 +38,29 @@ impl Context<'_> {
             return self.bases(gold, answer);
         }
         match (&gold.unit, &answer.unit) {
+            // Beside a unit of the same dimension a letter behind a number is a unit, too: `12 cm` and `0.12 m`.
+            (Some(unit), None) if let Some(a) = self.with_letter_unit(answer, unit) => {
+                self.scalars(gold, &a, index)
+            }
+            (None, Some(unit)) if let Some(g) = self.with_letter_unit(gold, unit) => {
+                self.scalars(&g, answer, index)
+            }
             (None, None) => self.percents(gold, answer, index),
             (Some(g), Some(a)) => self.units(gold, g, answer, a, index),
             (Some(unit), None) | (None, Some(unit)) => self.one_unit(gold, answer, unit, index),
         }
+    }
+
+    /// `0.12m` as a quantity in metres, where `like` is a length.
+    fn with_letter_unit(&self, s: &Scalar, like: &Unit) -> Option<Scalar> {
+        let Expr::Product(factors) = &s.expr else { return None };
+        let (Expr::Symbol(id), rest) = factors.split_last()? else { return None };
+        let unit = lookup(self.names.name(*id)).filter(|u| u.compatible(like))?;
+        let expr = match rest {
+            [one] => one.clone(),
+            many => Expr::Product(many.to_vec()),
+        };
+        (!expr.has_symbols()).then(|| Scalar { expr, unit: Some(unit), ..s.clone() })
     }
 
     fn bases(&mut self, gold: &Scalar, answer: &Scalar) -> Decision {
