@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::for_model;
 use crate::{
-    Call, Deadline, Declared, Engines, Fatal, Images, Limits, Reply, Tool, ToolError, ToolSpec, tools,
+    Cache, Call, Deadline, Declared, Engines, Fatal, Images, Limits, Reply, Tool, ToolError, ToolSpec, tools,
 };
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.
@@ -18,12 +18,18 @@ pub struct Registry {
     tools: IndexMap<String, Declared>,
     engines: Arc<Engines>,
     limits: Arc<Limits>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Registry {
     /// No tools yet.
     pub fn empty(limits: Limits) -> Self {
-        Self { tools: IndexMap::new(), engines: Arc::new(Engines::new(256 << 20)), limits: Arc::new(limits) }
+        Self {
+            tools: IndexMap::new(),
+            engines: Arc::new(Engines::new(256 << 20)),
+            limits: Arc::new(limits),
+            cache: None,
+        }
     }
 
     /// All tools of this crate.
@@ -39,6 +45,12 @@ impl Registry {
     /// Adds a tool without a type.
     pub fn with_declared(mut self, tool: Declared) -> Self {
         self.tools.insert(tool.spec.name.clone(), tool);
+        self
+    }
+
+    /// Keeps results, records them, or replays them.
+    pub fn with_cache(mut self, cache: Arc<Cache>) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -94,6 +106,23 @@ impl Registry {
 
     /// Runs a call on this thread. Never panics: a tool that does so is reported as [`Fatal::Broken`].
     pub fn run(&self, call: &ToolCall, images: &Images, deadline: &Deadline) -> Result<Reply, ToolError> {
+        let Some((cache, key)) = self.cache.as_ref().zip(Cache::key(call, images)) else {
+            return self.run_uncached(call, images, deadline);
+        };
+        if let Some(kept) = cache.get(&call.name, key)? {
+            return kept.map_err(ToolError::ForModel);
+        }
+        let outcome = self.run_uncached(call, images, deadline);
+        cache.put(&call.name, key, &outcome)?;
+        outcome
+    }
+
+    fn run_uncached(
+        &self,
+        call: &ToolCall,
+        images: &Images,
+        deadline: &Deadline,
+    ) -> Result<Reply, ToolError> {
         let tool = self.tools.get(&call.name).ok_or_else(|| self.unknown(&call.name))?;
         check_size(&call.arguments, &self.limits)?;
         let context =

@@ -5,6 +5,7 @@ mod doctor;
 mod generate;
 mod inspect;
 mod model_source;
+mod tools;
 mod verify;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ pub(crate) enum Command {
     Generate(generate::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Tools(tools::Args),
     Completions(completions::Args),
 }
 
@@ -30,6 +32,7 @@ impl Command {
             Self::Generate(args) => generate::run(&args, ui),
             Self::Inspect(args) => inspect::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
+            Self::Tools(args) => tools::run(&args),
             Self::Completions(args) => completions::run(&args),
         }
     }

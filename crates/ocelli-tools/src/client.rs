@@ -1,0 +1,291 @@
+//! Calls to tool servers: the least loaded one is asked, a failing one is left alone for a while, and another takes over.
+//!
+//! A picture travels with the first call that names it and by its hash afterwards; a server that has forgotten it says
+//! so, and the call is made again with the picture.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ocelli_data::{ContentHash, ToolCall};
+use serde_json::Value;
+
+use crate::http::DEADLINE_HEADER;
+use crate::wire::{CallBody, ErrorBody, ReplyAs, ReplyBody};
+use crate::{Cache, Fatal, Images, Limits, Picture, Reply, ToolError, ToolSpec};
+
+/// Address of a server.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Such as `http://127.0.0.1:7070`.
+    pub url: String,
+    /// Bearer token, if it wants one.
+    pub token: Option<String>,
+}
+
+/// Failures in a row after which a server is left alone.
+const FAILURES: u32 = 3;
+/// How long it is left alone at first; doubled with each further failure, up to [`LONGEST_REST`].
+const REST: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Hashes remembered per server.
+const KNOWN: usize = 100_000;
+
+/// Whether a server is worth asking.
+#[derive(Debug, Default)]
+struct Circuit {
+    failures: u32,
+    resting_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Remote {
+    endpoint: Endpoint,
+    in_flight: AtomicUsize,
+    circuit: Mutex<Circuit>,
+    has: Mutex<HashSet<ContentHash>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Remote {
+    fn is_open(&self) -> bool {
+        locked(&self.circuit).resting_until.is_none_or(|t| t <= Instant::now())
+    }
+
+    fn succeeded(&self) {
+        *locked(&self.circuit) = Circuit::default();
+    }
+
+    /// After the rest one call at a time finds out whether the server is back; its failure doubles the rest.
+    fn failed(&self) {
+        let mut circuit = locked(&self.circuit);
+        circuit.failures += 1;
+        if circuit.failures >= FAILURES {
+            let rest = REST.saturating_mul(1 << (circuit.failures - FAILURES).min(8)).min(LONGEST_REST);
+            circuit.resting_until = Some(Instant::now() + rest);
+        }
+        locked(&self.has).clear(); // it may come back with an empty store
+    }
+}
+
+/// Several servers that offer the same tools. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    servers: Arc<[Remote]>,
+    http: reqwest::Client,
+    specs: Arc<[ToolSpec]>,
+    limits: Arc<Limits>,
+    cache: Option<Arc<Cache>>,
+}
+
+impl Client {
+    /// Asks the servers for their tools; one that answers is enough.
+    pub async fn connect(endpoints: &[Endpoint], limits: Limits) -> Result<Self, Fatal> {
+        let remote = |server: &str, why: String| Fatal::Remote { server: server.to_owned(), why };
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(3))
+            .build()
+            .map_err(|e| remote("(none)", e.to_string()))?;
+        let servers: Arc<[Remote]> = endpoints
+            .iter()
+            .map(|e| Remote {
+                endpoint: Endpoint { url: e.url.trim_end_matches('/').to_owned(), token: e.token.clone() },
+                in_flight: AtomicUsize::new(0),
+                circuit: Mutex::default(),
+                has: Mutex::default(),
+            })
+            .collect();
+        let mut specs: Option<Vec<ToolSpec>> = None;
+        let mut why = Vec::new();
+        for server in servers.iter() {
+            match list(&http, &server.endpoint).await {
+                Ok(found) => {
+                    specs.get_or_insert(found);
+                }
+                Err(e) => {
+                    server.failed();
+                    why.push(format!("{}: {e}", server.endpoint.url));
+                }
+            }
+        }
+        let specs = specs.ok_or_else(|| Fatal::NoServer { tool: "any".into(), why: why.join("; ") })?;
+        Ok(Self { servers, http, specs: specs.into(), limits: Arc::new(limits), cache: None })
+    }
+
+    /// Keeps results, records them, or replays them.
+    pub fn with_cache(mut self, cache: Arc<Cache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// The tools.
+    pub fn specs(&self) -> Arc<[ToolSpec]> {
+        self.specs.clone()
+    }
+
+    /// Makes a call within `time`, at whichever server can take it.
+    pub async fn call(&self, call: &ToolCall, images: &Images, time: Duration) -> Result<Reply, ToolError> {
+        let key = self.cache.as_ref().and_then(|_| Cache::key(call, images));
+        if let (Some(cache), Some(key)) = (&self.cache, key)
+            && let Some(kept) = cache.get(&call.name, key)?
+        {
+            return kept.map_err(ToolError::ForModel);
+        }
+        let outcome =
+            match tokio::time::timeout(time, self.anywhere(call, images, Instant::now() + time)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Fatal::Deadline { tool: call.name.clone() }.into()),
+            };
+        if let (Some(cache), Some(key)) = (&self.cache, key) {
+            cache.put(&call.name, key, &outcome)?;
+        }
+        outcome
+    }
+
+    async fn anywhere(&self, call: &ToolCall, images: &Images, until: Instant) -> Result<Reply, ToolError> {
+        let picture = match call.arguments.get("image") {
+            Some(Value::String(name)) => Some(images.resolve(name)?.1.clone()),
+            _ => None,
+        };
+        let mut why = Vec::new();
+        loop {
+            let mut open: Vec<&Remote> = self.servers.iter().filter(|s| s.is_open()).collect();
+            open.sort_by_key(|s| s.in_flight.load(Ordering::Relaxed));
+            let mut wait = Duration::from_millis(100);
+            why.clear();
+            for server in open {
+                match self.at(server, call, picture.as_ref(), until).await {
+                    Err(ToolError::Fatal(fatal)) if fatal.is_transient() => {
+                        if let Some(asked) = fatal.retry_after() {
+                            wait = wait.min(asked);
+                        }
+                        why.push(format!("{}: {fatal}", server.endpoint.url));
+                    }
+                    decided => return decided,
+                }
+            }
+            if Instant::now() + wait >= until {
+                if why.is_empty() {
+                    why.push("all servers failed lately and are left alone for a while".into());
+                }
+                return Err(Fatal::NoServer { tool: call.name.clone(), why: why.join("; ") }.into());
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn at(
+        &self,
+        server: &Remote,
+        call: &ToolCall,
+        picture: Option<&Picture>,
+        until: Instant,
+    ) -> Result<Reply, ToolError> {
+        server.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _guard = InFlight(&server.in_flight);
+        let known = picture.is_none_or(|p| locked(&server.has).contains(&p.hash()));
+        let mut outcome = self.send(server, call, picture, known, until).await;
+        if known && matches!(&outcome, Err(ToolError::Fatal(Fatal::UnknownImage { .. }))) {
+            outcome = self.send(server, call, picture, false, until).await;
+        }
+        if let (Ok(reply), Some(p)) = (&outcome, picture) {
+            let mut has = locked(&server.has);
+            if has.len() >= KNOWN {
+                has.clear();
+            }
+            has.insert(p.hash());
+            has.extend(reply.image.as_ref().map(|m| m.picture.hash()));
+        }
+        outcome
+    }
+
+    async fn send(
+        &self,
+        server: &Remote,
+        call: &ToolCall,
+        picture: Option<&Picture>,
+        by_hash: bool,
+        until: Instant,
+    ) -> Result<Reply, ToolError> {
+        let mut arguments = call.arguments.clone();
+        if let Some(p) = picture {
+            let named = match by_hash {
+                true => p.hash().to_string(),
+                false => format!("data:image/png;base64,{}", STANDARD.encode(p.bytes())),
+            };
+            arguments.insert("image".into(), Value::String(named));
+        }
+        let body = CallBody { name: call.name.clone(), arguments, reply: ReplyAs::Inline };
+        let failed = |why: String| {
+            server.failed();
+            ToolError::from(Fatal::Remote { server: server.endpoint.url.clone(), why })
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let request =
+            authorized(self.http.post(format!("{}/v1/call", server.endpoint.url)), &server.endpoint)
+                .header(DEADLINE_HEADER, left.as_millis() as u64)
+                .timeout(left)
+                .json(&body);
+        let response = request.send().await.map_err(|e| failed(e.to_string()))?;
+        let status = response.status();
+        let bytes = bounded(response, self.limits.image_bytes / 3 * 4 + (1 << 20)).await.map_err(failed)?;
+        if status.is_success() {
+            let body: ReplyBody =
+                serde_json::from_slice(&bytes).map_err(|e| failed(format!("an answer that is none: {e}")))?;
+            let reply = body.into_reply(&self.limits).map_err(failed)?;
+            server.succeeded();
+            return Ok(reply);
+        }
+        match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(body) => {
+                server.succeeded(); // it works; this call does not
+                Err(body.error)
+            }
+            Err(_) => Err(failed(format!("status {status}"))),
+        }
+    }
+}
+
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn authorized(request: reqwest::RequestBuilder, endpoint: &Endpoint) -> reqwest::RequestBuilder {
+    match &endpoint.token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn bounded(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| e.to_string())? {
+        if bytes.len() + chunk.len() > limit {
+            return Err(format!("an answer of more than {limit} bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+async fn list(http: &reqwest::Client, endpoint: &Endpoint) -> Result<Vec<ToolSpec>, String> {
+    let request =
+        authorized(http.get(format!("{}/v1/tools", endpoint.url)), endpoint).timeout(Duration::from_secs(5));
+    let response = request.send().await.map_err(|e| e.to_string())?;
+    if !response.status().is_success() {
+        return Err(format!("status {}", response.status()));
+    }
+    let bytes = bounded(response, 4 << 20).await?;
+    serde_json::from_slice(&bytes).map_err(|e| e.to_string())
+}

@@ -1,0 +1,262 @@
+//! What a tool server does with a call, apart from the protocol it came by.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ocelli_data::{ContentHash, ToolCall};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::error::for_model;
+use crate::wire::decode_picture;
+use crate::workers::Workers;
+use crate::{Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError};
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Threads that run tools.
+    pub threads: usize,
+    /// Calls that may wait; further ones are refused as busy.
+    pub queue: usize,
+    /// Encoded pictures that are kept, in bytes.
+    pub picture_bytes: usize,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { threads, queue: 256, picture_bytes: 512 << 20 }
+    }
+}
+
+/// Tools, pictures and threads of a server.
+pub struct Service {
+    registry: Registry,
+    pictures: Mutex<Pictures>,
+    workers: Workers,
+    done: AtomicU64,
+    complaints: AtomicU64,
+    failures: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// State of a server, as `GET /v1/health` answers it.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    /// `ok` or `draining`.
+    pub status: &'static str,
+    /// Calls that run now.
+    pub running: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+    /// Calls that may wait.
+    pub capacity: usize,
+    /// Threads that run tools.
+    pub threads: usize,
+    /// Calls answered well since the start.
+    pub done: u64,
+    /// Calls answered with a complaint to the model.
+    pub complaints: u64,
+    /// Calls that failed otherwise.
+    pub failures: u64,
+    /// Calls refused because the queue was full or the server drains.
+    pub refused: u64,
+}
+
+impl Service {
+    /// Starts the threads.
+    pub fn start(registry: Registry, config: &ServiceConfig) -> Result<Arc<Self>, Fatal> {
+        let workers = Workers::start(config.threads, config.queue)
+            .map_err(|e| Fatal::Io(format!("cannot start {} threads: {e}", config.threads)))?;
+        Ok(Arc::new(Self {
+            registry,
+            pictures: Mutex::new(Pictures { limit: config.picture_bytes, ..Pictures::default() }),
+            workers,
+            done: AtomicU64::new(0),
+            complaints: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// The tools.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Bounds.
+    pub fn limits(&self) -> &Limits {
+        self.registry.limits()
+    }
+
+    /// Keeps a picture for later calls.
+    pub fn upload(&self, bytes: Vec<u8>) -> Result<Picture, ToolError> {
+        let hash = ContentHash::of(&bytes);
+        let picture =
+            Picture::new(bytes, self.limits()).map_err(|e| Fatal::BadImage { hash, why: e.to_string() })?;
+        self.pictures().put(picture.clone());
+        Ok(picture)
+    }
+
+    /// A picture that is kept.
+    pub fn picture(&self, hash: ContentHash) -> Result<Picture, ToolError> {
+        self.pictures().get(hash).ok_or_else(|| Fatal::UnknownImage { hash }.into())
+    }
+
+    /// Runs a call on this thread. `image` is a hash or a data URL; a path or an address is never followed.
+    pub fn run(
+        &self,
+        name: &str,
+        mut arguments: Map<String, Value>,
+        deadline: &Deadline,
+    ) -> Result<Reply, ToolError> {
+        let mut images = Images::new(self.registry.limits().clone());
+        if let Some(Value::String(image)) = arguments.get("image") {
+            let picture = self.named(image)?;
+            images.insert_picture(picture).map_err(|e| for_model(e.to_string()))?;
+            arguments.insert("image".into(), Value::String("img_0".into()));
+        }
+        let call = ToolCall { id: String::new(), name: name.to_owned(), arguments };
+        let outcome = self.registry.run(&call, &images, deadline);
+        let counter = match &outcome {
+            Ok(_) => &self.done,
+            Err(ToolError::ForModel(_)) => &self.complaints,
+            Err(ToolError::Fatal(_)) => &self.failures,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let reply = outcome?;
+        if let Some(made) = &reply.image {
+            self.pictures().put(made.picture.clone());
+        }
+        Ok(reply)
+    }
+
+    fn named(&self, image: &str) -> Result<Picture, ToolError> {
+        if let Ok(hash) = image.parse::<ContentHash>() {
+            return self.picture(hash);
+        }
+        let Some((kind, data)) = image.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"))
+        else {
+            let shown: String = image.chars().take(40).collect();
+            return Err(for_model(format!(
+                "`{shown}` is no picture: name one by its content hash (64 hexadecimal digits) or give it as a data URL \
+                 (data:image/png;base64,...); paths and addresses are not opened"
+            )));
+        };
+        if !kind.starts_with("image/") {
+            return Err(for_model(format!("a data URL of kind `{kind}` is no picture")));
+        }
+        let picture = decode_picture(data, self.limits()).map_err(for_model)?;
+        self.pictures().put(picture.clone());
+        Ok(picture)
+    }
+
+    /// Runs `work` on one of the threads, within the deadline.
+    pub(crate) async fn queued<T: Send + 'static>(
+        self: &Arc<Self>,
+        tool: &str,
+        deadline: &Deadline,
+        work: impl FnOnce(&Self, &Deadline) -> T + Send + 'static,
+    ) -> Result<T, Fatal> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let (me, inner) = (self.clone(), deadline.clone());
+        let submitted = self.workers.submit(move || {
+            // Nobody waits for an answer that comes too late.
+            if !inner.is_over() {
+                let _ = send.send(work(&me, &inner));
+            }
+        });
+        if let Err(refusal) = submitted {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(refusal);
+        }
+        // Dropped with this future, too: when the caller goes away, the tool stops at its next check.
+        let _guard = GiveUp(deadline.clone());
+        match tokio::time::timeout_at(deadline.at().into(), receive).await {
+            Ok(Ok(done)) => Ok(done),
+            _ => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Err(Fatal::Deadline { tool: tool.to_owned() })
+            }
+        }
+    }
+
+    /// State and counters.
+    pub fn health(&self) -> Health {
+        let load = self.workers.load();
+        Health {
+            status: "ok",
+            running: load.running,
+            waiting: load.waiting,
+            capacity: load.capacity,
+            threads: load.threads,
+            done: self.done.load(Ordering::Relaxed),
+            complaints: self.complaints.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes no new calls and waits for those that are there; true where all ended in time.
+    pub fn drain(&self, time: std::time::Duration) -> bool {
+        self.workers.close();
+        self.workers.wait_idle(time)
+    }
+
+    fn pictures(&self) -> std::sync::MutexGuard<'_, Pictures> {
+        self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct GiveUp(Deadline);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
+/// Pictures by hash; the least recently used leave first.
+#[derive(Default)]
+struct Pictures {
+    entries: HashMap<ContentHash, (u64, Picture)>,
+    clock: u64,
+    bytes: usize,
+    limit: usize,
+}
+
+/// What an entry takes beside its bytes.
+const OVERHEAD: usize = 256;
+
+impl Pictures {
+    fn get(&mut self, hash: ContentHash) -> Option<Picture> {
+        self.clock += 1;
+        let (used, picture) = self.entries.get_mut(&hash)?;
+        *used = self.clock;
+        Some(picture.clone())
+    }
+
+    fn put(&mut self, picture: Picture) {
+        self.clock += 1;
+        let size = picture.bytes().len() + OVERHEAD;
+        if self.entries.insert(picture.hash(), (self.clock, picture)).is_none() {
+            self.bytes += size;
+        }
+        if self.bytes <= self.limit {
+            return;
+        }
+        let mut by_age: Vec<(u64, ContentHash)> =
+            self.entries.iter().map(|(k, (used, _))| (*used, *k)).collect();
+        by_age.sort_unstable();
+        for (_, oldest) in by_age {
+            if self.bytes <= self.limit / 4 * 3 {
+                return;
+            }
+            if let Some((_, gone)) = self.entries.remove(&oldest) {
+                self.bytes -= gone.bytes().len() + OVERHEAD;
+            }
+        }
+    }
+}

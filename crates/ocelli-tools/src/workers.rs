@@ -1,0 +1,173 @@
+//! A fixed number of threads behind a bounded queue: what does not fit is refused at once, not stacked up.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::Fatal;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    capacity: usize,
+    running: AtomicUsize,
+    /// Mean time of a job in microseconds, over the last 16 or so.
+    mean_micros: AtomicU64,
+    threads: usize,
+}
+
+/// The threads. Dropping it lets them finish what is queued.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How busy the threads are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+    pub(crate) capacity: usize,
+    pub(crate) threads: usize,
+}
+
+impl Workers {
+    pub(crate) fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            capacity,
+            running: AtomicUsize::new(0),
+            mean_micros: AtomicU64::new(0),
+            threads,
+        });
+        let start = |i: usize| {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(format!("tool-{i}")).spawn(move || work(&shared))
+        };
+        let threads = (0..threads).map(start).collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// Queues a job, or says that the queue is full or closed.
+    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Fatal> {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return Err(Fatal::Draining);
+        }
+        if queue.jobs.len() >= self.shared.capacity {
+            let waiting = queue.jobs.len();
+            let mean = self.shared.mean_micros.load(Ordering::Relaxed);
+            let retry_after_ms = (mean * waiting as u64 / self.shared.threads as u64 / 2000).clamp(5, 5000);
+            return Err(Fatal::Busy { waiting, retry_after_ms });
+        }
+        queue.jobs.push_back(Box::new(job));
+        drop(queue);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let waiting = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.len();
+        Load {
+            running: self.shared.running.load(Ordering::Relaxed),
+            waiting,
+            capacity: self.shared.capacity,
+            threads: self.shared.threads,
+        }
+    }
+
+    /// Takes no more jobs.
+    pub(crate) fn close(&self) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until nothing runs or waits, or the time is up; true where all is done.
+    pub(crate) fn wait_idle(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            let load = self.load();
+            if load.running == 0 && load.waiting == 0 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.close();
+        let me = std::thread::current().id();
+        for thread in self.threads.drain(..).filter(|t| t.thread().id() != me) {
+            // Jobs do not panic: tools are caught at the registry; a lost thread would show here as an error.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Shared) {
+    loop {
+        let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                break job;
+            }
+            if queue.closed {
+                return;
+            }
+            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        };
+        // Counted before the lock is let go, so that nobody sees a moment with nothing waiting and nothing running.
+        shared.running.fetch_add(1, Ordering::Relaxed);
+        drop(queue);
+        let begun = Instant::now();
+        job();
+        let took = begun.elapsed().as_micros() as u64;
+        let mean = shared.mean_micros.load(Ordering::Relaxed);
+        shared.mean_micros.store((mean * 15 + took) / 16, Ordering::Relaxed);
+        shared.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_refuses_and_a_closed_one_drains() {
+        let workers = Workers::start(1, 1).unwrap();
+        let (go, gate) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        workers
+            .submit(move || {
+                begun.send(()).unwrap();
+                gate.recv().unwrap();
+            })
+            .unwrap();
+        has_begun.recv().unwrap();
+        let (done, is_done) = mpsc::channel();
+        workers.submit(move || done.send(()).unwrap()).unwrap();
+        assert!(matches!(workers.submit(|| ()), Err(Fatal::Busy { waiting: 1, .. })));
+        workers.close();
+        assert_eq!(workers.submit(|| ()), Err(Fatal::Draining));
+        go.send(()).unwrap();
+        is_done.recv().unwrap();
+        assert!(workers.wait_idle(Duration::from_secs(5)));
+    }
+}
