@@ -2,7 +2,7 @@
 
 use super::expr::Expr;
 use super::identity::Decision;
-use super::lexer::Bracket;
+use super::lexer::{Bracket, Relation};
 use super::relation::{named_value, region};
 use super::scalar::{Context, all};
 use super::value::Value;
@@ -11,20 +11,20 @@ use super::{Outcome, text_rule};
 impl Context<'_> {
     /// Compares two answers; `index` is the place of the gold answer in a list, for its tolerance.
     pub(crate) fn compare(&mut self, gold: &Value, answer: &Value, index: usize) -> Decision {
-        use Value::{List, Matrix, Ratio, Relation, Scalar, Sequence, Set, SetOperation, Text, Tuple, Union};
-        if matches!(answer, Relation { .. }) && !self.is_consistent(answer) {
+        use Value::{List, Matrix, Ratio, Scalar, Sequence, Set, SetOperation, Text, Tuple, Union};
+        if matches!(answer, Value::Relation { .. }) && !self.is_consistent(answer) {
             return Decision::of(false, "contradiction").noted("the answer equates different numbers");
         }
         match (gold, answer) {
             (Scalar(g), Scalar(a)) => self.scalars(g, a, index),
             (Text(g), Text(a)) => text_rule::compare(g, a),
             (Text(t), other) | (other, Text(t)) => self.text_with(t, other, matches!(gold, Text(_)), index),
-            (Relation { .. }, Relation { .. }) => self.relations(gold, answer, index),
-            (Relation { .. }, other) => match named_value(gold) {
+            (Value::Relation { .. }, Value::Relation { .. }) => self.relations(gold, answer, index),
+            (Value::Relation { .. }, other) => match named_value(gold) {
                 Some(value) => self.compare(value, other, index),
                 None => self.regions(gold, other),
             },
-            (other, Relation { .. }) => match named_value(answer) {
+            (other, Value::Relation { .. }) => match named_value(answer) {
                 Some(value) => self.compare(other, value, index),
                 None => self.regions(other, answer),
             },
@@ -279,6 +279,11 @@ impl Context<'_> {
     /// Compares two sets of real numbers.
     pub(crate) fn regions(&mut self, gold: &Value, answer: &Value) -> Decision {
         let (Some(g), Some(a)) = (region(gold, self), region(answer, self)) else {
+            let equation =
+                |v: &Value| matches!(v, Value::Relation { ops, .. } if ops.contains(&Relation::Equal));
+            if equation(gold) || equation(answer) {
+                return Decision::unknown("relation", "an equation that is not solved for a name");
+            }
             let plain = |v: &Value| matches!(v, Value::Scalar(_));
             if plain(gold) || plain(answer) {
                 return Decision::of(false, "type").noted(&format!(

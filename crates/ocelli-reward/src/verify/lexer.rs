@@ -724,7 +724,9 @@ impl<'a> Lexer<'a> {
             "" => None,
             _ if name == "mathbb" || name == "mathcal" => Some(Token::Symbol(compact.clone())),
             // After a value a letter in roman type is a unit; elsewhere it is a name.
-            _ if compact.chars().count() > 1 || self.after_value() => lookup(&compact).map(Token::Unit),
+            _ if compact.chars().count() > 1 || self.after_value() => {
+                lookup(compact.trim_end_matches('.')).map(Token::Unit)
+            }
             _ => None,
         };
         if let Some(token) = token {

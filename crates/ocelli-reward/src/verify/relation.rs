@@ -45,7 +45,7 @@ pub(crate) fn assignment(value: &Value) -> Option<(Option<&Value>, &Value)> {
     if let ([name, set], [Relation::In]) = (&sides[..], &ops[..]) {
         return Some((Some(name), set));
     }
-    if !ops.iter().all(|op| matches!(op, Relation::Equal | Relation::Approx)) {
+    if !ops.iter().all(is_equation) {
         return None;
     }
     let (first, last) = (sides.first()?, sides.last()?);
@@ -66,6 +66,10 @@ pub(crate) fn named_value(value: &Value) -> Option<&Value> {
         return Some(v);
     }
     let Value::Relation { sides, ops } = value else { return None };
+    // `\pi r^2 = \pi 5^2 = 25\pi` ends with its value.
+    if sides.len() > 2 && ops.iter().all(is_equation) {
+        return sides.last().filter(|last| !has_symbols(last));
+    }
     let ([name, v], [Relation::Equal | Relation::Approx]) = (&sides[..], &ops[..]) else { return None };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     name.as_expr().filter(|e| is_named(e))?.symbols(&mut ours);
@@ -74,6 +78,11 @@ pub(crate) fn named_value(value: &Value) -> Option<&Value> {
         _ => return None,
     }
     ours.iter().all(|s| !theirs.contains(s)).then_some(v)
+}
+
+/// `=` or `\approx`.
+fn is_equation(op: &Relation) -> bool {
+    matches!(op, Relation::Equal | Relation::Approx)
 }
 
 /// One end of an interval.
