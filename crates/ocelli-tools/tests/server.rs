@@ -124,8 +124,19 @@ async fn a_full_queue_says_busy_and_a_slow_tool_meets_its_deadline() {
         let request = http.post(format!("http://{address}/v1/call")).header("x-deadline-ms", "600");
         request.json(&json!({"name": "slow", "arguments": {}})).send()
     };
-    let (a, b, c, d) = tokio::join!(slow(), slow(), slow(), slow());
-    let mut statuses: Vec<u16> = [a, b, c, d].into_iter().map(|r| r.unwrap().status().as_u16()).collect();
+    let first = tokio::spawn(slow());
+    // The others come once the first one runs, and not while it still stands in the queue.
+    loop {
+        let health =
+            http.get(format!("http://{address}/v1/health")).send().await.unwrap().text().await.unwrap();
+        if serde_json::from_str::<Value>(&health).unwrap()["running"] == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let (b, c, d) = tokio::join!(slow(), slow(), slow());
+    let all = [first.await.unwrap(), b, c, d];
+    let mut statuses: Vec<u16> = all.into_iter().map(|r| r.unwrap().status().as_u16()).collect();
     statuses.sort_unstable();
     // One runs and one waits until their deadline; there is no room for the others.
     assert_eq!(statuses, vec![503, 503, 504, 504]);
