@@ -1,0 +1,74 @@
+//! Tools as an environment calls them: off the engine's threads, with a deadline per call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocelli_data::ToolCall;
+use ocelli_tools::{Deadline, Fatal, Images, Registry, Reply, ToolError, ToolSpec};
+use tokio::sync::Semaphore;
+
+use crate::policy::BoxFuture;
+
+/// Something that can run tool calls, many at once.
+pub trait Toolbox: Send + Sync {
+    /// The tools, in the order in which prompts list them.
+    fn specs(&self) -> Arc<[ToolSpec]>;
+
+    /// Runs one call on the pictures of a dialogue, within `time`.
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>>;
+}
+
+/// The tools of a [`Registry`], run on a bounded number of threads.
+///
+/// A call that passes its deadline is given up at once; its thread stops at the tool's next check and is free again
+/// only then, so that runaway tools cannot pile up threads.
+#[derive(Clone, Debug)]
+pub struct LocalTools {
+    registry: Arc<Registry>,
+    threads: Arc<Semaphore>,
+}
+
+impl LocalTools {
+    /// At most `threads` calls run together; further ones wait within their deadline.
+    pub fn new(registry: Arc<Registry>, threads: usize) -> Self {
+        Self { registry, threads: Arc::new(Semaphore::new(threads.clamp(1, 256))) }
+    }
+}
+
+impl Toolbox for LocalTools {
+    fn specs(&self) -> Arc<[ToolSpec]> {
+        self.registry.specs().into()
+    }
+
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        let deadline = Deadline::after(time);
+        let late = || ToolError::Fatal(Fatal::Deadline { tool: call.name.clone() });
+        Box::pin(async move {
+            let work = async {
+                let permit = self.threads.clone().acquire_owned().await.map_err(|_| late())?;
+                let (registry, deadline) = (self.registry.clone(), deadline.clone());
+                let (call, images) = (call.clone(), images.clone());
+                let name = call.name.clone();
+                let ran = tokio::task::spawn_blocking(move || {
+                    let reply = registry.run(&call, &images, &deadline);
+                    drop(permit);
+                    reply
+                });
+                ran.await.unwrap_or_else(|e| Err(Fatal::Broken { tool: name, why: e.to_string() }.into()))
+            };
+            let reply = tokio::time::timeout(time, work).await;
+            deadline.give_up();
+            reply.unwrap_or_else(|_| Err(late()))
+        })
+    }
+}
