@@ -1,0 +1,313 @@
+//! Rollouts that outlive their process: real child processes under SIGKILL, a polite stop, a ledger that fails, and a
+//! file system that is really full.
+
+mod toy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ocelli_agent::control::Control;
+use ocelli_agent::durable::{DurableConfig, DurableError, finished, run_durable, tasks};
+use ocelli_agent::episode::{Ended, Job, World};
+use ocelli_agent::formats::CallFormat;
+use ocelli_agent::ledger::{
+    DeadLetter, Finished, Lease, LeaseRef, Ledger, LedgerError, Outcome, ResultRow, SqliteLedger, Stats, Task,
+};
+use ocelli_agent::limits::RolloutLimits;
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::policy::PolicyError;
+use ocelli_agent::scripted::{ScriptedPolicy, said, say};
+use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
+use ocelli_data::io::BlobStore;
+use ocelli_data::{Status, ToolCall};
+use ocelli_tools::Limits;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use toy::{picture, sample, standard_tools};
+
+const RUN: &str = "run";
+const TURNS: usize = 4;
+
+fn crop(turn: usize) -> ToolCall {
+    let edge = 10 + turn;
+    let arguments = json!({"image": "img_0", "bbox": [2, 2, edge, edge]});
+    ToolCall { id: String::new(), name: "crop".into(), arguments: arguments.as_object().unwrap().clone() }
+}
+
+/// Crops three times, then answers; each turn is written down in `diary` before it is said.
+fn world(dir: &Path, diary: Option<PathBuf>, pause: Duration) -> World {
+    let policy = ScriptedPolicy::new(move |start, turn, _| {
+        if let Some(diary) = &diary {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(diary).unwrap();
+            writeln!(file, "{}#{} {turn}", start.sample.id, start.attempt).unwrap();
+        }
+        std::thread::sleep(pause);
+        Ok(if turn + 1 < TURNS { say(CallFormat::Hermes, "", &[crop(turn)]) } else { said("a square") })
+    });
+    let pictures = Arc::new(Pictures::on_disk(BlobStore::new(dir.join("images")), 1 << 20));
+    let envs =
+        Arc::new(ToolEnvs::new(ToolEnvConfig::default(), standard_tools(), pictures.clone(), Limits::default()));
+    World { policy: Arc::new(policy), envs, pictures, limits: RolloutLimits::default() }
+}
+
+fn jobs(dir: &Path, count: usize, group: u32) -> Vec<Job> {
+    let store = BlobStore::new(dir.join("images"));
+    let samples: Vec<_> = (0..count)
+        .map(|i| sample(&format!("s{i:03}"), &[store.put(picture(40 + i as u8).bytes()).unwrap()]))
+        .collect();
+    Job::group(&samples, group, 1)
+}
+
+fn ledger(dir: &Path) -> Arc<dyn Ledger> {
+    Arc::new(SqliteLedger::open(&dir.join("ledger.sqlite"), 30).unwrap())
+}
+
+fn config() -> DurableConfig {
+    DurableConfig { live: 8, lease: Duration::from_millis(600), ..DurableConfig::new(RUN) }
+}
+
+fn work(world: &World, ledger: Arc<dyn Ledger>, config: &DurableConfig, control: &Control) -> Result<(), DurableError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (out, _ended) = tokio::sync::mpsc::unbounded_channel();
+    runtime.block_on(run_durable(world, control, ledger, config, &out))
+}
+
+/// The body of a child; as a test of its own it does nothing.
+#[test]
+fn child_worker() {
+    let Ok(dir) = std::env::var("OCELLI_DURABLE_CHILD") else { return };
+    let dir = PathBuf::from(dir);
+    let world = world(&dir, Some(dir.join("diary")), Duration::from_millis(3));
+    work(&world, ledger(&dir), &config(), &Control::default()).unwrap();
+}
+
+fn child(name: &str, variable: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--quiet"]).env(variable, dir).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn check_complete(dir: &Path, jobs: &[Job]) -> Vec<Ended> {
+    let ended = finished(&*ledger(dir), RUN).unwrap();
+    let names: Vec<_> = ended.iter().map(|e| (e.trajectory.sample_id.clone(), e.trajectory.attempt)).collect();
+    let wanted: Vec<_> = jobs.iter().map(|j| (j.sample.id.clone(), j.attempt)).collect();
+    assert_eq!(names, wanted, "each job once, in the order of keys");
+    for e in &ended {
+        assert_eq!((e.trajectory.status, e.trajectory.tools.len()), (Status::Answered, TURNS - 1), "{:?}", e.why);
+    }
+    ended
+}
+
+#[test]
+fn killed_at_any_moment_every_trajectory_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = jobs(dir.path(), 30, 2);
+    let shared = ledger(dir.path());
+    assert_eq!(shared.put(RUN, &tasks(&jobs, "v1").unwrap()).unwrap(), 60);
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+    let spawn = || child("child_worker", "OCELLI_DURABLE_CHILD", dir.path()).spawn().unwrap();
+    let mut worker: Child = spawn();
+    let mut kills = 0;
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while !shared.stats(RUN).unwrap().is_settled() {
+        assert!(Instant::now() < give_up, "stuck at {:?} after {kills} kills", shared.stats(RUN));
+        std::thread::sleep(Duration::from_millis(rng.random_range(30..300)));
+        if kills < 12 {
+            worker.kill().unwrap();
+            kills += 1;
+        }
+        if worker.try_wait().unwrap().is_some() {
+            worker = spawn();
+        }
+    }
+    let _ = worker.kill();
+    let _ = worker.wait();
+    let ended = check_complete(dir.path(), &jobs);
+    // The same command again finds nothing to do, and a dialogue is whole although several processes wrote it.
+    assert_eq!(shared.put(RUN, &tasks(&jobs, "v1").unwrap()).unwrap(), 0);
+    let store = BlobStore::new(dir.path().join("images"));
+    for e in &ended {
+        let crops = e.trajectory.tools.iter().map(|u| u.call.arguments["bbox"].to_string());
+        assert_eq!(crops.collect::<BTreeSet<_>>().len(), TURNS - 1, "no turn twice");
+        for hash in &e.trajectory.images {
+            store.get(*hash, 1 << 20).unwrap();
+        }
+    }
+    // Another configuration is other work.
+    assert_eq!(shared.put(RUN, &tasks(&jobs, "v2").unwrap()).unwrap(), 60);
+}
+
+#[test]
+fn a_polite_stop_keeps_the_turns_that_were_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = jobs(dir.path(), 6, 1);
+    let shared = ledger(dir.path());
+    shared.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let diary = dir.path().join("diary");
+    let world = world(dir.path(), Some(diary.clone()), Duration::from_millis(20));
+    let control = Control::default();
+    let stopper = control.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(150));
+        stopper.pause();
+    });
+    work(&world, shared.clone(), &config(), &control).unwrap();
+    thread.join().unwrap();
+    let stats = shared.stats(RUN).unwrap();
+    assert!(stats.ready > 0 && stats.leased == 0, "{stats:?}");
+    work(&world, shared, &config(), &Control::default()).unwrap();
+    check_complete(dir.path(), &jobs);
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    for line in std::fs::read_to_string(diary).unwrap().lines() {
+        *said.entry(line.to_owned()).or_default() += 1;
+    }
+    assert_eq!(said.len(), 6 * TURNS);
+    assert!(said.values().all(|n| *n == 1), "a turn was said twice: {said:?}");
+}
+
+/// A ledger that refuses for a while.
+struct Flaky {
+    inner: Arc<dyn Ledger>,
+    refusals: AtomicU64,
+}
+
+impl Flaky {
+    fn turn(&self) -> Result<(), LedgerError> {
+        match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+            Ok(_) => Err(LedgerError::Full { path: "flaky".into() }),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Ledger for Flaky {
+    fn put(&self, run: &str, tasks: &[Task]) -> Result<u64, LedgerError> {
+        self.inner.put(run, tasks)
+    }
+    fn lease(&self, run: &str, worker: &str, max: usize, ttl: Duration) -> Result<Vec<Lease>, LedgerError> {
+        self.inner.lease(run, worker, max, ttl)
+    }
+    fn renew(
+        &self,
+        run: &str,
+        leases: &[(LeaseRef, Option<Vec<u8>>)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, LedgerError> {
+        self.inner.renew(run, leases, ttl)
+    }
+    fn finish(&self, run: &str, outcomes: &[(LeaseRef, Outcome)]) -> Result<Finished, LedgerError> {
+        self.turn()?;
+        self.inner.finish(run, outcomes)
+    }
+    fn scan(&self, run: &str, after: Option<&str>, max: usize) -> Result<Vec<ResultRow>, LedgerError> {
+        self.inner.scan(run, after, max)
+    }
+    fn dead_letters(&self, run: &str) -> Result<Vec<DeadLetter>, LedgerError> {
+        self.inner.dead_letters(run)
+    }
+    fn retry_dead(&self, run: &str) -> Result<u64, LedgerError> {
+        self.inner.retry_dead(run)
+    }
+    fn stats(&self, run: &str) -> Result<Stats, LedgerError> {
+        self.inner.stats(run)
+    }
+}
+
+#[test]
+fn a_ledger_that_fails_for_a_while_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = jobs(dir.path(), 5, 1);
+    let flaky = Arc::new(Flaky { inner: ledger(dir.path()), refusals: AtomicU64::new(3) });
+    flaky.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let world = world(dir.path(), None, Duration::ZERO);
+    work(&world, flaky.clone(), &config(), &Control::default()).unwrap();
+    check_complete(dir.path(), &jobs);
+
+    // For longer than the patience: the run stops and says so; started again it completes.
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = self::jobs(dir.path(), 5, 1);
+    let flaky = Arc::new(Flaky { inner: ledger(dir.path()), refusals: AtomicU64::new(1_000_000) });
+    flaky.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let world = self::world(dir.path(), None, Duration::ZERO);
+    let hasty = DurableConfig { patience: Duration::from_millis(300), ..config() };
+    let error = work(&world, flaky.clone(), &hasty, &Control::default()).unwrap_err();
+    assert!(error.to_string().contains("no space left for the ledger"), "{error}");
+    flaky.refusals.store(0, Ordering::SeqCst);
+    work(&world, flaky, &config(), &Control::default()).unwrap();
+    check_complete(dir.path(), &jobs);
+}
+
+#[test]
+fn failures_are_tried_again_and_then_kept_as_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = jobs(dir.path(), 2, 1);
+    let tries: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+    let seen = tries.clone();
+    let policy = ScriptedPolicy::new(move |start, _, _| {
+        let mut tries = seen.lock().unwrap();
+        let n = tries.entry(start.sample.id.clone()).or_default();
+        *n += 1;
+        // The first comes back at its third try, the second never.
+        if start.sample.id == "s000" && *n == 3 { Ok(said("a square")) } else { Err(PolicyError("HTTP 503".into())) }
+    });
+    let world = World { policy: Arc::new(policy), ..world(dir.path(), None, Duration::ZERO) };
+    let shared = ledger(dir.path());
+    shared.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let config = DurableConfig { retries: 3, retry_pause: Duration::ZERO, ..config() };
+    work(&world, shared.clone(), &config, &Control::default()).unwrap();
+    let ended = finished(&*shared, RUN).unwrap();
+    let seen: Vec<_> = ended.iter().map(|e| (e.trajectory.sample_id.as_str(), e.trajectory.status)).collect();
+    assert_eq!(seen, [("s000", Status::Answered), ("s001", Status::PolicyFailed)]);
+    assert_eq!(ended[1].why.as_deref(), Some("HTTP 503"));
+    assert_eq!(tries.lock().unwrap()["s001"], 4);
+}
+
+/// The body of the full disk; as a test of its own it does nothing.
+#[test]
+fn child_on_a_full_disk() {
+    let Ok(dir) = std::env::var("OCELLI_FULL_DISK") else { return };
+    let dir = PathBuf::from(dir);
+    let jobs = jobs(&dir, 4, 1);
+    let shared = ledger(&dir);
+    shared.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let mut filler = std::fs::File::create(dir.join("filler")).unwrap();
+    while filler.write_all(&[0; 512]).is_ok() {}
+    drop(filler);
+    let hasty = DurableConfig { patience: Duration::from_millis(300), retries: 0, ..config() };
+    let world = self::world(&dir, None, Duration::ZERO);
+    let started = Instant::now();
+    let stopped = work(&world, shared.clone(), &hasty, &Control::default());
+    assert!(started.elapsed() < Duration::from_secs(60));
+    let error = stopped.expect_err("the ledger cannot have taken anything").to_string();
+    assert!(error.contains("ledger.sqlite"), "{error}");
+    // Space again: the same command completes the work.
+    std::fs::remove_file(dir.join("filler")).unwrap();
+    work(&world, shared, &config(), &Control::default()).unwrap();
+    check_complete(&dir, &jobs);
+    std::fs::write(dir.join("passed"), b"").unwrap();
+    std::process::exit(43);
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = std::env::current_exe().unwrap();
+    // A private mount of 1 MiB, in namespaces of its own where one is not root.
+    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 42; OCELLI_FULL_DISK=\"$1\" exec \"$2\" \
+                  --exact child_on_a_full_disk --nocapture";
+    let run = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .args([dir.path(), &exe])
+        .output();
+    let output = match run {
+        Ok(output) if output.status.code() != Some(42) && output.status.code() != Some(1) => output,
+        other => return eprintln!("skipped: no private mount on this system: {other:?}"),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(43), "{}{said}", String::from_utf8_lossy(&output.stdout));
+}
