@@ -138,7 +138,9 @@ pub(crate) struct DriverHandle(Sender<Command>);
 
 impl DriverHandle {
     pub(crate) fn send(&self, command: Command) -> Result<(), PolicyError> {
-        self.0.send(command).map_err(|_| PolicyError("the generator was dropped while rollouts were running".into()))
+        self.0
+            .send(command)
+            .map_err(|_| PolicyError("the generator was dropped while rollouts were running".into()))
     }
 }
 
@@ -438,7 +440,8 @@ impl Batch<'_, '_> {
         self.stats.rows += rows.len() as u64;
         self.stats.drawn += rows.len() as u64;
         for (a, (ids, cached)) in active.iter().zip(&contexts) {
-            let now = Cached { ids: cached.ids + ids.len(), images: a.request.images.len(), used: self.clock };
+            let now =
+                Cached { ids: cached.ids + ids.len(), images: a.request.images.len(), used: self.clock };
             self.cached.insert(a.request.seq, now);
             self.stats.read += ids.len().saturating_sub(1) as u64;
         }

@@ -311,7 +311,10 @@ impl Durable<'_> {
         match self.ask(move |ledger| ledger.finish(&run, &batch)).await {
             Ok(done) => {
                 if done.duplicate > 0 {
-                    tracing::info!(done.duplicate, "results that another worker had brought first were discarded");
+                    tracing::info!(
+                        done.duplicate,
+                        "results that another worker had brought first were discarded"
+                    );
                 }
                 self.unfinished.clear();
                 self.failing_since = None;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ocelli_data::{Status, Trajectory};
 use tokio::runtime::Runtime;
@@ -10,7 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::batching::{BatchModel, Command, Driver};
 use crate::control::{Control, Signal};
+use crate::durable::{DurableConfig, DurableError, run_durable};
 use crate::episode::{Ended, Job, Outcome, World, roll_out};
+use crate::ledger::Ledger;
 
 /// When a run hands back what it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,9 @@ impl Report {
         let mut groups: Vec<Vec<Ended>> = Vec::new();
         for ended in self.ended {
             match groups.last_mut() {
-                Some(group) if group[0].trajectory.sample_id == ended.trajectory.sample_id => group.push(ended),
+                Some(group) if group[0].trajectory.sample_id == ended.trajectory.sample_id => {
+                    group.push(ended)
+                }
                 _ => groups.push(vec![ended]),
             }
         }
@@ -73,9 +78,14 @@ impl Engine {
         self.runtime.as_ref().unwrap_or_else(|| unreachable!("the runtime lives as long as the engine"))
     }
 
-    /// Runs `jobs` with a policy that needs no model of this process. `on_end` sees each trajectory as it ends.
+    /// Runs `jobs`. `on_end` sees each trajectory as it ends, on this thread.
+    ///
+    /// A policy that speaks through a [`Driver`] needs `loan`: the model decodes on this thread and is given back when
+    /// the run ends, with nothing of it kept. Tools and the trajectories themselves run on other threads. A pause or
+    /// cancellation of `control` holds for good, so each run takes a fresh one.
     pub fn run(
         &self,
+        loan: Option<Loan<'_>>,
         world: &World,
         control: &Control,
         jobs: Vec<Job>,
@@ -85,48 +95,76 @@ impl Engine {
         let (out, mut outcomes) = unbounded_channel();
         let (world, control, live) = (world.clone(), control.clone(), self.live);
         let mut gathered = Gathered::default();
-        self.runtime().block_on(async move {
-            let work = tokio::spawn(async move { run_jobs(&world, &control, live, jobs, until, &out).await });
-            while let Some((index, outcome)) = outcomes.recv().await {
-                gathered.take(index, outcome, on_end);
-            }
-            // All senders are gone, so the task has ended.
-            let _ = work.await;
-            gathered.report()
-        })
-    }
-
-    /// As [`Engine::run`] with a policy that speaks through `driver`: `model` decodes on this thread and is given back
-    /// when the run ends, with nothing of it kept. Tools and the trajectories themselves run on other threads.
-    pub fn run_local(
-        &self,
-        driver: &mut Driver,
-        model: &mut dyn BatchModel,
-        world: &World,
-        control: &Control,
-        jobs: Vec<Job>,
-        until: Until,
-        on_end: &mut dyn FnMut(&Ended),
-    ) -> Report {
-        let (out, mut outcomes) = unbounded_channel();
-        let (world, control, live) = (world.clone(), control.clone(), self.live);
-        let handle = driver.handle();
-        self.runtime().spawn(async move {
-            let stop = StopOnDrop(handle);
-            run_jobs(&world, &control, live, jobs, until, &out).await;
-            drop(stop);
-        });
-        let mut gathered = Gathered::default();
-        driver.run(model, &mut || {
+        let work = async move { run_jobs(&world, &control, live, jobs, until, &out).await };
+        self.drive(loan, work, &mut || {
             while let Ok((index, outcome)) = outcomes.try_recv() {
                 gathered.take(index, outcome, on_end);
             }
         });
-        while let Ok((index, outcome)) = outcomes.try_recv() {
-            gathered.take(index, outcome, on_end);
-        }
         gathered.report()
     }
+
+    /// As [`Engine::run`] for the work of a ledger; see [`run_durable`].
+    pub fn run_durable(
+        &self,
+        loan: Option<Loan<'_>>,
+        world: &World,
+        control: &Control,
+        ledger: Arc<dyn Ledger>,
+        config: &DurableConfig,
+        on_end: &mut dyn FnMut(&Ended),
+    ) -> Result<(), DurableError> {
+        let (out, mut ended) = unbounded_channel();
+        let (world, control, config) = (world.clone(), control.clone(), config.clone());
+        let work = async move { run_durable(&world, &control, ledger, &config, &out).await };
+        self.drive(loan, work, &mut || {
+            while let Ok(ended) = ended.try_recv() {
+                on_end(&ended);
+            }
+        })
+    }
+
+    /// Runs `work` on the engine's thread while this one decodes, or waits where there is no model to lend.
+    fn drive<T: Send + 'static>(
+        &self,
+        loan: Option<Loan<'_>>,
+        work: impl Future<Output = T> + Send + 'static,
+        between: &mut dyn FnMut(),
+    ) -> T {
+        let mut task = match loan {
+            None => self.runtime().spawn(work),
+            Some(Loan { driver, model }) => {
+                let handle = driver.handle();
+                let task = self.runtime().spawn(async move {
+                    let stop = StopOnDrop(handle);
+                    let result = work.await;
+                    drop(stop);
+                    result
+                });
+                driver.run(model, between);
+                task
+            }
+        };
+        let result = self.runtime().block_on(async {
+            loop {
+                tokio::select! {
+                    result = &mut task => break result,
+                    () = tokio::time::sleep(Duration::from_millis(50)) => between(),
+                }
+            }
+        });
+        between();
+        // A panic of the engine itself is a defect and goes on; those of policies and tools were caught before.
+        result.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+}
+
+/// A model lent to a run.
+pub struct Loan<'a> {
+    /// The driver through which the policy speaks.
+    pub driver: &'a mut Driver,
+    /// The model that decodes.
+    pub model: &'a mut dyn BatchModel,
 }
 
 impl Drop for Engine {

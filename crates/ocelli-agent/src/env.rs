@@ -1,7 +1,5 @@
 //! The environment speaks messages: it opens the dialogue and answers each assistant turn. Tokens are not its business.
 
-
-
 use ocelli_data::{Message, Sample, Status, ToolUse};
 use ocelli_tools::ToolSpec;
 use serde_json::Value;

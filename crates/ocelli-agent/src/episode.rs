@@ -176,7 +176,8 @@ impl<'w> Episode<'w> {
                 // A snapshot may come from a file; the slice below needs it to hold.
                 self.unheard = unheard.min(messages.len());
                 (self.messages, self.tools, self.turns, tokens) = (messages, tools, turns, log);
-                self.env = Some(self.world.envs.make(&self.job.sample, Some((&env, &self.messages))).map_err(bad)?);
+                self.env =
+                    Some(self.world.envs.make(&self.job.sample, Some((&env, &self.messages))).map_err(bad)?);
             }
         }
         let start = Start {
@@ -245,8 +246,7 @@ impl<'w> Episode<'w> {
         // The tokens of an unfinished turn count too: it goes on where it stopped.
         let sampled = conversation.tokens().map_or(0, |t| t.logprobs().len());
         let begun = conversation.tokens().map_or(0, |t| if self.unheard == 0 { t.turn().len() } else { 0 });
-        let max_tokens =
-            limits.tokens.saturating_sub(sampled).min(limits.turn_tokens.saturating_sub(begun));
+        let max_tokens = limits.tokens.saturating_sub(sampled).min(limits.turn_tokens.saturating_sub(begun));
         if max_tokens == 0 {
             return Err(Exit::Status(Status::TruncatedTokens, None));
         }

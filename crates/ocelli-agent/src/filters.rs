@@ -68,7 +68,8 @@ fn image_used(t: &Trajectory) -> bool {
             }
         }
     }
-    let last_turn = t.messages.iter().filter(|m| m.role == ocelli_data::Role::Assistant).count().saturating_sub(1);
+    let last_turn =
+        t.messages.iter().filter(|m| m.role == ocelli_data::Role::Assistant).count().saturating_sub(1);
     let unseen = t.tools.iter().any(|u| u.turn >= last_turn && images_of(u).next().is_some());
     looked && !unseen
 }

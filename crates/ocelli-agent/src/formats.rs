@@ -113,7 +113,10 @@ impl fmt::Display for Complaint {
                 }
             }
             Self::TooMany { found } => {
-                write!(f, "{found} tool calls in one turn; at most {MAX_CALLS_PER_TURN} are run. Make fewer calls.")
+                write!(
+                    f,
+                    "{found} tool calls in one turn; at most {MAX_CALLS_PER_TURN} are run. Make fewer calls."
+                )
             }
             Self::TooLong { bytes } => {
                 write!(f, "The message has {bytes} bytes; tool calls are read up to {MAX_TEXT}. Write less.")
@@ -136,7 +139,10 @@ impl CallFormat {
     /// ```
     pub fn parse(self, text: &str, names: &[&str]) -> Parsed {
         if text.len() > MAX_TEXT {
-            return Parsed { calls: vec![Err(Complaint::TooLong { bytes: text.len() })], ..Parsed::default() };
+            return Parsed {
+                calls: vec![Err(Complaint::TooLong { bytes: text.len() })],
+                ..Parsed::default()
+            };
         }
         let mut parsed = match self {
             Self::Hermes => hermes::parse(text, names),
@@ -235,14 +241,22 @@ fn call_from_value(
             object.into_iter().filter(|(key, _)| !fixed.contains(&key.as_str())).collect()
         }
     };
-    match known(&name, names) {
+    known_call(ToolCall { id, name, arguments }, names, repairs)
+}
+
+/// Checks the name of a call that is otherwise well formed, and puts it right where it is only spelt differently.
+pub(crate) fn known_call(
+    call: ToolCall,
+    names: &[&str],
+    repairs: &mut Vec<Repair>,
+) -> Result<ToolCall, Complaint> {
+    match known(&call.name, names) {
+        Some(exact) if exact == call.name => Ok(call),
         Some(exact) => {
-            if exact != name {
-                repairs.push(Repair::ToolName);
-            }
-            Ok(ToolCall { id, name: exact.to_owned(), arguments })
+            repairs.push(Repair::ToolName);
+            Ok(ToolCall { name: exact.to_owned(), ..call })
         }
-        None => Err(unknown_tool(name, names)),
+        None => Err(unknown_tool(call.name, names)),
     }
 }
 

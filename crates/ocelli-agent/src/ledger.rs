@@ -125,7 +125,9 @@ impl Stats {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The disk or the quota is full.
-    #[error("{path}: no space left for the ledger; free space and run the same command again, nothing is lost")]
+    #[error(
+        "{path}: no space left for the ledger; free space and run the same command again, nothing is lost"
+    )]
     Full {
         /// The database file.
         path: PathBuf,
@@ -141,7 +143,9 @@ pub enum LedgerError {
         kind: String,
     },
     /// The file was written by another version of this program.
-    #[error("{path} has ledger format {found}, this program writes {expected}; use the version that made it, or a new file")]
+    #[error(
+        "{path} has ledger format {found}, this program writes {expected}; use the version that made it, or a new file"
+    )]
     Version {
         /// The database file.
         path: PathBuf,

@@ -31,6 +31,8 @@ impl Default for RolloutLimits {
 impl RolloutLimits {
     /// Time of the whole trajectory; nonsense is read as no time at all.
     pub fn time(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::ZERO).min(Duration::from_secs(365 * 86_400))
+        Duration::try_from_secs_f64(self.seconds)
+            .unwrap_or(Duration::ZERO)
+            .min(Duration::from_secs(365 * 86_400))
     }
 }

@@ -30,7 +30,9 @@ impl Policy for LocalPolicy {
     fn open(&self, start: Start) -> Result<Box<dyn Conversation>, PolicyError> {
         let resumed = start.tokens.is_some();
         if !resumed && !start.heard.is_empty() {
-            return Err(PolicyError("a paused rollout without its tokens cannot go on with a local model".into()));
+            return Err(PolicyError(
+                "a paused rollout without its tokens cannot go on with a local model".into(),
+            ));
         }
         Ok(Box::new(LocalConversation {
             seq: self.next.fetch_add(1, Ordering::Relaxed),
@@ -91,7 +93,9 @@ impl LocalConversation {
             reply,
         };
         self.driver.send(Command::Generate(Box::new(request)))?;
-        answer.await.map_err(|_| PolicyError("the generator was dropped while a turn was being sampled".into()))?
+        answer
+            .await
+            .map_err(|_| PolicyError("the generator was dropped while a turn was being sampled".into()))?
     }
 
     async fn speak(&mut self, turn: Turn<'_>) -> Result<Said, PolicyError> {

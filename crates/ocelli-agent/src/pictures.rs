@@ -19,7 +19,9 @@ pub enum PicturesError {
     #[error("no image with hash {0} is known; put it into the run's image store first")]
     Unknown(ContentHash),
     /// Memory is full and there is no disk to fall back on.
-    #[error("images take {held} bytes, the limit of {limit}; clear them between steps, or give the run an image store on disk")]
+    #[error(
+        "images take {held} bytes, the limit of {limit}; clear them between steps, or give the run an image store on disk"
+    )]
     Full {
         /// Bytes held.
         held: usize,

@@ -41,7 +41,10 @@ impl Plan {
     /// The plan of a sample.
     pub fn of(sample: &Sample) -> Result<Self, PolicyError> {
         let plan = sample.meta.get("plan").ok_or_else(|| {
-            PolicyError(format!("sample {}: there is no `plan` in its meta, so no script to follow", sample.id))
+            PolicyError(format!(
+                "sample {}: there is no `plan` in its meta, so no script to follow",
+                sample.id
+            ))
         })?;
         Self::deserialize(plan).map_err(|e| PolicyError(format!("sample {}: meta.plan: {e}", sample.id)))
     }

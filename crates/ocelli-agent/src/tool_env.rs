@@ -152,7 +152,8 @@ impl Env for ToolEnv {
 
 impl ToolEnv {
     fn load_given(&mut self) -> Result<(), EnvError> {
-        let hashes: Vec<ContentHash> = self.messages.iter().flat_map(|m| m.images().collect::<Vec<_>>()).collect();
+        let hashes: Vec<ContentHash> =
+            self.messages.iter().flat_map(|m| m.images().collect::<Vec<_>>()).collect();
         for hash in hashes {
             let bytes = self.shared.pictures.get(hash).map_err(|e| EnvError(e.to_string()))?;
             self.images.insert(bytes).map_err(|e| EnvError(format!("image {hash}: {e}")))?;
@@ -237,7 +238,8 @@ impl ToolEnv {
             AnswerRule::Tool => {
                 let arguments = Map::from_iter([("answer".to_owned(), json!("..."))]);
                 let example = self.shared.config.format.example("answer", arguments);
-                let text = format!("No tool was called. Call a tool, or give the final answer like this: {example}");
+                let text =
+                    format!("No tool was called. Call a tool, or give the final answer like this: {example}");
                 Step { messages: vec![Message::user([Part::text(text)])], ..Step::default() }
             }
         }
@@ -257,7 +259,8 @@ impl ToolEnv {
             }
             Ok(call) => {
                 let left = context.deadline.saturating_duration_since(started);
-                let own = Duration::try_from_secs_f64(self.shared.config.call_seconds).unwrap_or(Duration::ZERO);
+                let own =
+                    Duration::try_from_secs_f64(self.shared.config.call_seconds).unwrap_or(Duration::ZERO);
                 let reply = self.shared.toolbox.call(&call, &self.images, own.min(left)).await;
                 let result = self.receive(&call, reply, own < left, step);
                 (call, result)
@@ -326,7 +329,12 @@ impl ToolEnv {
 }
 
 fn complain(call: &ToolCall, text: String) -> ToolResult {
-    ToolResult { id: call.id.clone(), name: call.name.clone(), content: vec![Part::text(text)], is_error: true }
+    ToolResult {
+        id: call.id.clone(),
+        name: call.name.clone(),
+        content: vec![Part::text(text)],
+        is_error: true,
+    }
 }
 
 fn text_of(result: &ToolResult) -> String {

@@ -105,6 +105,7 @@ fn kind(bytes: &[u8]) -> Option<&'static str> {
 
 /// Mean of a scorer over rows where it ran, with unscored rows as 0, and how many rows it has.
 fn mean_score(rows: &[&Trajectory], name: &str) -> (f64, usize) {
-    let values: Vec<f64> = rows.iter().filter_map(|t| t.score(name)).map(ocelli_data::Score::or_zero).collect();
+    let values: Vec<f64> =
+        rows.iter().filter_map(|t| t.score(name)).map(ocelli_data::Score::or_zero).collect();
     (values.iter().sum::<f64>() / values.len().max(1) as f64, values.len())
 }

@@ -50,8 +50,12 @@ fn world(dir: &Path, diary: Option<PathBuf>, pause: Duration) -> World {
         Ok(if turn + 1 < TURNS { say(CallFormat::Hermes, "", &[crop(turn)]) } else { said("a square") })
     });
     let pictures = Arc::new(Pictures::on_disk(BlobStore::new(dir.join("images")), 1 << 20));
-    let envs =
-        Arc::new(ToolEnvs::new(ToolEnvConfig::default(), standard_tools(), pictures.clone(), Limits::default()));
+    let envs = Arc::new(ToolEnvs::new(
+        ToolEnvConfig::default(),
+        standard_tools(),
+        pictures.clone(),
+        Limits::default(),
+    ));
     World { policy: Arc::new(policy), envs, pictures, limits: RolloutLimits::default() }
 }
 
@@ -71,7 +75,12 @@ fn config() -> DurableConfig {
     DurableConfig { live: 8, lease: Duration::from_millis(600), ..DurableConfig::new(RUN) }
 }
 
-fn work(world: &World, ledger: Arc<dyn Ledger>, config: &DurableConfig, control: &Control) -> Result<(), DurableError> {
+fn work(
+    world: &World,
+    ledger: Arc<dyn Ledger>,
+    config: &DurableConfig,
+    control: &Control,
+) -> Result<(), DurableError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (out, _ended) = tokio::sync::mpsc::unbounded_channel();
     runtime.block_on(run_durable(world, control, ledger, config, &out))
@@ -94,11 +103,17 @@ fn child(name: &str, variable: &str, dir: &Path) -> Command {
 
 fn check_complete(dir: &Path, jobs: &[Job]) -> Vec<Ended> {
     let ended = finished(&*ledger(dir), RUN).unwrap();
-    let names: Vec<_> = ended.iter().map(|e| (e.trajectory.sample_id.clone(), e.trajectory.attempt)).collect();
+    let names: Vec<_> =
+        ended.iter().map(|e| (e.trajectory.sample_id.clone(), e.trajectory.attempt)).collect();
     let wanted: Vec<_> = jobs.iter().map(|j| (j.sample.id.clone(), j.attempt)).collect();
     assert_eq!(names, wanted, "each job once, in the order of keys");
     for e in &ended {
-        assert_eq!((e.trajectory.status, e.trajectory.tools.len()), (Status::Answered, TURNS - 1), "{:?}", e.why);
+        assert_eq!(
+            (e.trajectory.status, e.trajectory.tools.len()),
+            (Status::Answered, TURNS - 1),
+            "{:?}",
+            e.why
+        );
     }
     ended
 }
@@ -253,7 +268,11 @@ fn failures_are_tried_again_and_then_kept_as_data() {
         let n = tries.entry(start.sample.id.clone()).or_default();
         *n += 1;
         // The first comes back at its third try, the second never.
-        if start.sample.id == "s000" && *n == 3 { Ok(said("a square")) } else { Err(PolicyError("HTTP 503".into())) }
+        if start.sample.id == "s000" && *n == 3 {
+            Ok(said("a square"))
+        } else {
+            Err(PolicyError("HTTP 503".into()))
+        }
     });
     let world = World { policy: Arc::new(policy), ..world(dir.path(), None, Duration::ZERO) };
     let shared = ledger(dir.path());

@@ -53,55 +53,179 @@ fn hermes_corpus() {
     let crop: Want = Calls(&[("crop", r#"{"image":"img_0"}"#)]);
     let ocr: Want = Calls(&[("ocr", "{}")]);
     let cases: &[(&str, &Want, &[Repair])] = &[
-        ("<tool_call>\n{\"name\": \"crop\", \"arguments\": {\"image\": \"img_0\"}}\n</tool_call>", &crop, &[]),
-        ("I see.\n<tool_call>{\"name\":\"crop\",\"arguments\":{\"image\":\"img_0\"}}</tool_call>", &crop, &[]),
-        (r#"<tool_call>{'name': 'crop', 'arguments': {'image': 'img_0'}}</tool_call>"#, &crop, &[Repair::Quotes]),
-        (r#"<tool_call>{“name”: “crop”, “arguments”: {“image”: “img_0”}}</tool_call>"#, &crop, &[Repair::Quotes]),
+        (
+            "<tool_call>\n{\"name\": \"crop\", \"arguments\": {\"image\": \"img_0\"}}\n</tool_call>",
+            &crop,
+            &[],
+        ),
+        (
+            "I see.\n<tool_call>{\"name\":\"crop\",\"arguments\":{\"image\":\"img_0\"}}</tool_call>",
+            &crop,
+            &[],
+        ),
+        (
+            r#"<tool_call>{'name': 'crop', 'arguments': {'image': 'img_0'}}</tool_call>"#,
+            &crop,
+            &[Repair::Quotes],
+        ),
+        (
+            r#"<tool_call>{“name”: “crop”, “arguments”: {“image”: “img_0”}}</tool_call>"#,
+            &crop,
+            &[Repair::Quotes],
+        ),
         (r#"<tool_call>{name: "crop", arguments: {image: "img_0"}}</tool_call>"#, &crop, &[Repair::BareKey]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0",},}</tool_call>"#, &crop, &[Repair::Comma]),
-        (r#"<tool_call>{"name": "crop" "arguments": {"image": "img_0"}}</tool_call>"#, &crop, &[Repair::Comma]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"}</tool_call>"#, &crop, &[Repair::Unclosed]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"</tool_call>"#, &crop, &[Repair::Unclosed]),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0",},}</tool_call>"#,
+            &crop,
+            &[Repair::Comma],
+        ),
+        (
+            r#"<tool_call>{"name": "crop" "arguments": {"image": "img_0"}}</tool_call>"#,
+            &crop,
+            &[Repair::Comma],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"}</tool_call>"#,
+            &crop,
+            &[Repair::Unclosed],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"</tool_call>"#,
+            &crop,
+            &[Repair::Unclosed],
+        ),
         (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"}}"#, &crop, &[Repair::Tags]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"}}}</tool_call>"#, &crop, &[Repair::Garbage]),
-        ("<tool_call>\n```json\n{\"name\": \"crop\", \"arguments\": {\"image\": \"img_0\"}}\n```\n</tool_call>", &crop, &[Repair::Fence]),
-        (r#"< TOOL_CALL >{"name": "crop", "arguments": {"image": "img_0"}}</Tool_Call>"#, &crop, &[Repair::Tags]),
-        (r#"<function_call>{"name": "crop", "arguments": {"image": "img_0"}}</function_call>"#, &crop, &[Repair::Tags]),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0"}}}</tool_call>"#,
+            &crop,
+            &[Repair::Garbage],
+        ),
+        (
+            "<tool_call>\n```json\n{\"name\": \"crop\", \"arguments\": {\"image\": \"img_0\"}}\n```\n</tool_call>",
+            &crop,
+            &[Repair::Fence],
+        ),
+        (
+            r#"< TOOL_CALL >{"name": "crop", "arguments": {"image": "img_0"}}</Tool_Call>"#,
+            &crop,
+            &[Repair::Tags],
+        ),
+        (
+            r#"<function_call>{"name": "crop", "arguments": {"image": "img_0"}}</function_call>"#,
+            &crop,
+            &[Repair::Tags],
+        ),
         ("```json\n{\"name\": \"crop\", \"arguments\": {\"image\": \"img_0\"}}\n```", &crop, &[Repair::Tags]),
         (r#"Let me look: {"name": "crop", "arguments": {"image": "img_0"}}"#, &crop, &[Repair::Tags]),
-        (r#"<tool_call>{"name": "crop", "parameters": {"image": "img_0"}}</tool_call>"#, &crop, &[Repair::Shape]),
-        (r#"<tool_call>{"name": "crop", "arguments": "{\"image\": \"img_0\"}"}</tool_call>"#, &crop, &[Repair::Shape]),
+        (
+            r#"<tool_call>{"name": "crop", "parameters": {"image": "img_0"}}</tool_call>"#,
+            &crop,
+            &[Repair::Shape],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": "{\"image\": \"img_0\"}"}</tool_call>"#,
+            &crop,
+            &[Repair::Shape],
+        ),
         (r#"<tool_call>{"name": "crop", "image": "img_0"}</tool_call>"#, &crop, &[Repair::Shape]),
         (r#"<tool_call>{"crop": {"image": "img_0"}}</tool_call>"#, &crop, &[Repair::Shape]),
-        (r#"<tool_call>{"type":"function","function":{"name":"crop","arguments":{"image":"img_0"}}}</tool_call>"#, &crop, &[Repair::Shape]),
-        (r#"<tool_call>[{"name": "crop", "arguments": {"image": "img_0"}}]</tool_call>"#, &crop, &[Repair::Shape]),
-        (r#"<tool_call>{"name": "Crop", "arguments": {"image": "img_0"}}</tool_call>"#, &crop, &[Repair::ToolName]),
-        (r#"<tool_call>{"name": "functions.crop", "arguments": {"image": "img_0"}}</tool_call>"#, &crop, &[Repair::ToolName]),
+        (
+            r#"<tool_call>{"type":"function","function":{"name":"crop","arguments":{"image":"img_0"}}}</tool_call>"#,
+            &crop,
+            &[Repair::Shape],
+        ),
+        (
+            r#"<tool_call>[{"name": "crop", "arguments": {"image": "img_0"}}]</tool_call>"#,
+            &crop,
+            &[Repair::Shape],
+        ),
+        (
+            r#"<tool_call>{"name": "Crop", "arguments": {"image": "img_0"}}</tool_call>"#,
+            &crop,
+            &[Repair::ToolName],
+        ),
+        (
+            r#"<tool_call>{"name": "functions.crop", "arguments": {"image": "img_0"}}</tool_call>"#,
+            &crop,
+            &[Repair::ToolName],
+        ),
         (r#"<tool_call>{"name": "ocr", "arguments": {}}</tool_call>"#, &ocr, &[]),
         (r#"<tool_call>{"name": "ocr", "arguments": None}</tool_call>"#, &ocr, &[Repair::PythonLiteral]),
         (r#"<tool_call>{"name": "ocr", "arguments": null}</tool_call>"#, &ocr, &[]),
         (r#"<tool_call>{"name": "ocr"}</tool_call>"#, &ocr, &[Repair::Shape]),
-        ("<tool_call>{\"name\": \"ocr\", // read it\n \"arguments\": {}}</tool_call>", &ocr, &[Repair::Comment]),
+        (
+            "<tool_call>{\"name\": \"ocr\", // read it\n \"arguments\": {}}</tool_call>",
+            &ocr,
+            &[Repair::Comment],
+        ),
         // What a person cannot read either.
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0</tool_call>"#, &Complains("a closing \" for this string"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"image": img_0}}</tool_call>"#, &Complains("line 1, column 41: expected a value (text stands in double quotes), found `img_0}}`"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"x": NaN}}</tool_call>"#, &Complains("found `NaN}}`"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"x" 3}}</tool_call>"#, &Complains("expected `:` after the key `x`"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": {"t": "he said "no" twice"}}</tool_call>"#, &Complains("expected `,` or `}`"), &[]),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": "img_0</tool_call>"#,
+            &Complains("a closing \" for this string"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"image": img_0}}</tool_call>"#,
+            &Complains("line 1, column 41: expected a value (text stands in double quotes), found `img_0}}`"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"x": NaN}}</tool_call>"#,
+            &Complains("found `NaN}}`"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"x" 3}}</tool_call>"#,
+            &Complains("expected `:` after the key `x`"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": {"t": "he said "no" twice"}}</tool_call>"#,
+            &Complains("expected `,` or `}`"),
+            &[],
+        ),
         (r#"<tool_call>crop(image="img_0")</tool_call>"#, &Complains("expected a value (text stands"), &[]),
         ("<tool_call></tool_call>", &Complains("there is nothing between the tags"), &[]),
         ("Then <tool_call>", &Complains("ends behind the opening tag"), &[Repair::Tags]),
         (r#"<tool_call>{"arguments": {"image": "img_0"}}</tool_call>"#, &Complains("`name` is missing"), &[]),
-        (r#"<tool_call>{"name": 7, "arguments": {}}</tool_call>"#, &Complains("`name` should be a string, it is a number"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": [1, 2]}</tool_call>"#, &Complains("`arguments` should be a JSON object, it is a list"), &[]),
-        (r#"<tool_call>{"name": "crop", "arguments": "img_0"}</tool_call>"#, &Complains("`arguments` is a string that is not JSON"), &[Repair::Shape]),
+        (
+            r#"<tool_call>{"name": 7, "arguments": {}}</tool_call>"#,
+            &Complains("`name` should be a string, it is a number"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": [1, 2]}</tool_call>"#,
+            &Complains("`arguments` should be a JSON object, it is a list"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "crop", "arguments": "img_0"}</tool_call>"#,
+            &Complains("`arguments` is a string that is not JSON"),
+            &[Repair::Shape],
+        ),
         (r#"<tool_call>"crop"</tool_call>"#, &Complains("a call is a JSON object, this is a string"), &[]),
-        (r#"<tool_call>{"name": "crp", "arguments": {}}</tool_call>"#, &Complains("no tool `crp`. Did you mean `crop`? The tools are: crop, ocr,"), &[]),
-        (r#"<tool_call>{"name": "google_search", "arguments": {}}</tool_call>"#, &Complains("There is no tool `google_search`. The tools are"), &[]),
+        (
+            r#"<tool_call>{"name": "crp", "arguments": {}}</tool_call>"#,
+            &Complains("no tool `crp`. Did you mean `crop`? The tools are: crop, ocr,"),
+            &[],
+        ),
+        (
+            r#"<tool_call>{"name": "google_search", "arguments": {}}</tool_call>"#,
+            &Complains("There is no tool `google_search`. The tools are"),
+            &[],
+        ),
         // Thinking is not calling.
-        (r#"<think>I could <tool_call>{"name": "ocr", "arguments": {}}</tool_call></think>It is 7."#, &Prose("It is 7."), &[]),
+        (
+            r#"<think>I could <tool_call>{"name": "ocr", "arguments": {}}</tool_call></think>It is 7."#,
+            &Prose("It is 7."),
+            &[],
+        ),
         ("<think>I wonder", &Prose(""), &[]),
-        ("I will Terminate later; the set is {1, 2}.", &Prose("I will Terminate later; the set is {1, 2}."), &[]),
+        (
+            "I will Terminate later; the set is {1, 2}.",
+            &Prose("I will Terminate later; the set is {1, 2}."),
+            &[],
+        ),
         (r#"{"name": "Anna", "age": 7}"#, &Prose(r#"{"name": "Anna", "age": 7}"#), &[]),
         ("", &Prose(""), &[]),
     ];
@@ -118,7 +242,8 @@ fn several_calls_keep_their_order_and_a_broken_one_does_not_hide_the_others() {
     let seen: Vec<_> = parsed.calls.iter().map(|c| c.as_ref().map(|c| c.name.as_str()).ok()).collect();
     assert_eq!(seen, [Some("crop"), None, None, Some("ocr")]);
     assert_eq!(parsed.prose, "and");
-    let parsed = CallFormat::Hermes.parse("<tool_call>{\"name\":\"ocr\"}\n{\"name\":\"crop\"}</tool_call>", &NAMES);
+    let parsed =
+        CallFormat::Hermes.parse("<tool_call>{\"name\":\"ocr\"}\n{\"name\":\"crop\"}</tool_call>", &NAMES);
     assert_eq!(parsed.calls.len(), 2);
 }
 
@@ -133,25 +258,73 @@ fn actions_corpus() {
     let ocr: Want = Calls(&[("ocr", r#"{"image":"img_0"}"#)]);
     let cases: &[(&str, &Want, &[Repair])] = &[
         (r#"{"thought": "t", "actions": [{"name": "ocr", "arguments": {"image": "img_0"}}]}"#, &ocr, &[]),
-        (r#"{"thought": "t", "actions": [{"name": "OCR", "arguments": {"image": "img_0"}}]}"#, &ocr, &[Repair::ToolName]),
-        (r#"{"thought": "t", "actions": {"name": "ocr", "arguments": {"image": "img_0"}}}"#, &ocr, &[Repair::Shape]),
-        (r#"{"thought": "t", "actions": [{"name": "ocr", "arguments": {"image": "img_0"}}"#, &ocr, &[Repair::Unclosed]),
-        ("Here:\n```json\n{\"thought\": \"t\", \"actions\": [{\"name\": \"ocr\", \"arguments\": {\"image\": \"img_0\"}}]}\n```", &ocr, &[Repair::Garbage]),
-        (r#"{'thought': "it's", 'actions': [{'name': 'ocr', 'arguments': {'image': 'img_0'}}]}"#, &ocr, &[Repair::Quotes]),
+        (
+            r#"{"thought": "t", "actions": [{"name": "OCR", "arguments": {"image": "img_0"}}]}"#,
+            &ocr,
+            &[Repair::ToolName],
+        ),
+        (
+            r#"{"thought": "t", "actions": {"name": "ocr", "arguments": {"image": "img_0"}}}"#,
+            &ocr,
+            &[Repair::Shape],
+        ),
+        (
+            r#"{"thought": "t", "actions": [{"name": "ocr", "arguments": {"image": "img_0"}}"#,
+            &ocr,
+            &[Repair::Unclosed],
+        ),
+        (
+            "Here:\n```json\n{\"thought\": \"t\", \"actions\": [{\"name\": \"ocr\", \"arguments\": {\"image\": \"img_0\"}}]}\n```",
+            &ocr,
+            &[Repair::Garbage],
+        ),
+        (
+            r#"{'thought': "it's", 'actions': [{'name': 'ocr', 'arguments': {'image': 'img_0'}}]}"#,
+            &ocr,
+            &[Repair::Quotes],
+        ),
         (r#"{"name": "ocr", "arguments": {"image": "img_0"}}"#, &ocr, &[Repair::Shape]),
         // OpenThinkIMG's Terminate, with `ans` and, as in four of its own examples, with `answer`.
-        (r#"{"thought": "t", "actions": [{"name": "Terminate", "arguments": {"ans": "1985"}}]}"#, &Calls(&[("answer", r#"{"answer":"1985"}"#)]), &[Repair::ToolName]),
-        (r#"{"thought": "t", "actions": [{"name": "Terminate", "arguments": {"answer": "1985"}}]}"#, &Calls(&[("answer", r#"{"answer":"1985"}"#)]), &[Repair::ToolName]),
-        (r#"{"thought": "t", "actions": [{"name": "ZoomInSubfigure", "arguments": {"image": "img_0", "param": "left [a [b]]"}}]}"#, &Calls(&[("zoom_in_subfigure", r#"{"image":"img_0","param":"left [a [b]]"}"#)]), &[Repair::ToolName]),
-        (r#"{"thought": "t", "actions": [{"name": "DrawHorizontalLineByY", "arguments": {}}, {"name": "ocr", "arguments": {}}]}"#, &Calls(&[("draw_horizontal_line_by_y", "{}"), ("ocr", "{}")]), &[Repair::ToolName]),
+        (
+            r#"{"thought": "t", "actions": [{"name": "Terminate", "arguments": {"ans": "1985"}}]}"#,
+            &Calls(&[("answer", r#"{"answer":"1985"}"#)]),
+            &[Repair::ToolName],
+        ),
+        (
+            r#"{"thought": "t", "actions": [{"name": "Terminate", "arguments": {"answer": "1985"}}]}"#,
+            &Calls(&[("answer", r#"{"answer":"1985"}"#)]),
+            &[Repair::ToolName],
+        ),
+        (
+            r#"{"thought": "t", "actions": [{"name": "ZoomInSubfigure", "arguments": {"image": "img_0", "param": "left [a [b]]"}}]}"#,
+            &Calls(&[("zoom_in_subfigure", r#"{"image":"img_0","param":"left [a [b]]"}"#)]),
+            &[Repair::ToolName],
+        ),
+        (
+            r#"{"thought": "t", "actions": [{"name": "DrawHorizontalLineByY", "arguments": {}}, {"name": "ocr", "arguments": {}}]}"#,
+            &Calls(&[("draw_horizontal_line_by_y", "{}"), ("ocr", "{}")]),
+            &[Repair::ToolName],
+        ),
         (r#"{"thought": "only a thought", "actions": []}"#, &Prose("only a thought"), &[]),
         (r#"{"thought": "only a thought"}"#, &Prose(r#"{"thought": "only a thought"}"#), &[]),
         ("The answer is 7.", &Prose("The answer is 7."), &[]),
         (r"It is \frac{1}{2}.", &Prose(r"It is \frac{1}{2}."), &[]),
-        (r#"{"thought": "t", "actions": [{"name": "ocr", "arguments": {"image": img}}]}"#, &Complains("expected a value"), &[]),
+        (
+            r#"{"thought": "t", "actions": [{"name": "ocr", "arguments": {"image": img}}]}"#,
+            &Complains("expected a value"),
+            &[],
+        ),
         (r#"{"thought": "t", "actions": [{"API_name": "ocr"}]}"#, &Complains("`name` is missing"), &[]),
-        (r#"{"thought": "t", "actions": ["ocr"]}"#, &Complains("a call is a JSON object, this is a string"), &[]),
-        (r#"{"thought": "t", "actions": [{"name": "Fly", "arguments": {}}]}"#, &Complains("There is no tool `Fly`"), &[]),
+        (
+            r#"{"thought": "t", "actions": ["ocr"]}"#,
+            &Complains("a call is a JSON object, this is a string"),
+            &[],
+        ),
+        (
+            r#"{"thought": "t", "actions": [{"name": "Fly", "arguments": {}}]}"#,
+            &Complains("There is no tool `Fly`"),
+            &[],
+        ),
     ];
     for (text, want, repairs) in cases {
         check(CallFormat::Actions, text, want, repairs);
@@ -170,7 +343,8 @@ fn openai_calls() {
         ]),
         &NAMES,
     );
-    let calls: Vec<_> = parsed.calls.iter().map(|c| c.as_ref().map(|c| (c.id.as_str(), c.arguments.len()))).collect();
+    let calls: Vec<_> =
+        parsed.calls.iter().map(|c| c.as_ref().map(|c| (c.id.as_str(), c.arguments.len()))).collect();
     assert_eq!(calls[0].as_ref().unwrap(), &("c1", 1));
     assert!(calls[1].as_ref().unwrap_err().to_string().contains("a closing \""));
     assert!(calls[3].as_ref().unwrap_err().to_string().contains("`name` is missing"));
@@ -227,7 +401,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec(("[^\u{8}\u{c}\r\t\n]{0,6}", inner), 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::vec(("[^\u{8}\u{c}\r\t\n]{0,6}", inner), 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
 }

@@ -112,7 +112,8 @@ fn a_lost_lease_has_no_rights() {
     let old = f.lease(1).remove(0).at;
     f.wait(TTL);
     let new = f.lease(1).remove(0).at;
-    let renewed = f.ledger.renew(RUN, &[(old.clone(), Some(b"x".to_vec())), (new.clone(), None)], TTL).unwrap();
+    let renewed =
+        f.ledger.renew(RUN, &[(old.clone(), Some(b"x".to_vec())), (new.clone(), None)], TTL).unwrap();
     assert_eq!(renewed, [false, true]);
     for outcome in [retry(0), Outcome::Dead("no".into()), Outcome::Release] {
         assert_eq!(f.finish(&old, outcome).stale, 1);

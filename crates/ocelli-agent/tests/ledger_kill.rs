@@ -69,7 +69,10 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice() {
     let tasks: Vec<Task> = (0..TASKS)
         .map(|i| {
             let poison = i % POISON_EVERY == 0;
-            Task { key: format!("{i:05}"), payload: if poison { b"poison".to_vec() } else { vec![b'g'; 200] } }
+            Task {
+                key: format!("{i:05}"),
+                payload: if poison { b"poison".to_vec() } else { vec![b'g'; 200] },
+            }
         })
         .collect();
     assert_eq!(ledger.put(RUN, &tasks).unwrap(), TASKS as u64);
@@ -107,7 +110,10 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice() {
     assert_eq!(keys.len(), TASKS - poison, "after {kills} kills");
     assert_eq!(rows.len(), TASKS - poison);
     assert_eq!(dead.len(), poison);
-    assert!(dead.iter().all(|d| d.key.parse::<usize>().unwrap() % POISON_EVERY == 0 && d.attempts == MAX_ATTEMPTS));
+    assert!(
+        dead.iter()
+            .all(|d| d.key.parse::<usize>().unwrap() % POISON_EVERY == 0 && d.attempts == MAX_ATTEMPTS)
+    );
     assert!(kills >= 10, "only {kills} kills");
     let integrity: String = rusqlite::Connection::open(&path)
         .unwrap()

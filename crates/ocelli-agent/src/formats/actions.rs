@@ -24,12 +24,15 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
             return parsed;
         }
         Err(fault) => {
-            parsed.calls.push(Err(Complaint::Json { fault, example: CallFormat::Actions.sample_call(names) }));
+            parsed
+                .calls
+                .push(Err(Complaint::Json { fault, example: CallFormat::Actions.sample_call(names) }));
             return parsed;
         }
     };
     let around = [spoken[..start].trim(), spoken[start + used..].trim()];
-    let outside: String = around.iter().filter(|s| s.chars().any(|c| c != '`')).copied().collect::<Vec<_>>().join(" ");
+    let outside: String =
+        around.iter().filter(|s| s.chars().any(|c| c != '`')).copied().collect::<Vec<_>>().join(" ");
     let Some(actions) = value.get("actions").or_else(|| value.get("action")).cloned() else {
         if value.get("name").is_some() {
             parsed.repairs.extend(repairs);
@@ -74,6 +77,7 @@ fn terminate(mut call: ToolCall) -> ToolCall {
 }
 
 pub(super) fn render(thought: &str, calls: &[ToolCall]) -> String {
-    let actions: Vec<Value> = calls.iter().map(|c| json!({"name": c.name, "arguments": c.arguments})).collect();
+    let actions: Vec<Value> =
+        calls.iter().map(|c| json!({"name": c.name, "arguments": c.arguments})).collect();
     json!({"thought": thought, "actions": actions}).to_string()
 }

@@ -8,7 +8,9 @@ use ocelli_data::ToolCall;
 use serde_json::{Value, json};
 
 use super::lenient::{read_prefix, skip_fence};
-use super::{CallFormat, Complaint, MAX_CALLS_PER_TURN, Parsed, Repair, after_thinking, call_from_value, known};
+use super::{
+    CallFormat, Complaint, MAX_CALLS_PER_TURN, Parsed, Repair, after_thinking, call_from_value, known,
+};
 
 const TAGS: [&str; 3] = ["tool_call", "toolcall", "function_call"];
 

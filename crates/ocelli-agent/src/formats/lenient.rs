@@ -206,7 +206,8 @@ impl Reader<'_> {
             let key = self.key()?;
             self.blanks();
             if !self.eat(':') {
-                return self.fault(format!("`:` after the key `{}`", key.chars().take(20).collect::<String>()));
+                return self
+                    .fault(format!("`:` after the key `{}`", key.chars().take(20).collect::<String>()));
             }
             self.blanks();
             let value = self.value()?;

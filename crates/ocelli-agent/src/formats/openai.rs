@@ -3,7 +3,10 @@
 use ocelli_data::ToolCall;
 use serde_json::{Map, Value, json};
 
-use super::{CallFormat, Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value, call_from_value};
+use super::{
+    CallFormat, Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value,
+    call_from_value,
+};
 
 /// Reads the `tool_calls` list of a response message. `names` are the tools that may be called.
 pub fn calls_from_openai(tool_calls: &Value, names: &[&str]) -> Parsed {
@@ -43,8 +46,10 @@ pub fn read_arguments(text: &str) -> Result<(Map<String, Value>, Vec<Repair>), C
     let example = || CallFormat::OpenAi.sample_call(&[]);
     let (value, repairs) =
         super::read_json(text).map_err(|fault| Complaint::Json { fault, example: example() })?;
-    let map = arguments_from_value(&value, &mut Vec::new())
-        .map_err(|problem| Complaint::Shape { problem: format!("`arguments` {problem}"), example: example() })?;
+    let map = arguments_from_value(&value, &mut Vec::new()).map_err(|problem| Complaint::Shape {
+        problem: format!("`arguments` {problem}"),
+        example: example(),
+    })?;
     Ok((map, repairs))
 }
 

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use ocelli_data::io::read_bounded;
 
 /// File systems on which several machines see the same file.
-const NETWORK: [&str; 12] = [
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "ceph", "beegfs", "afs", "9p", "fuse.sshfs",
-];
+const NETWORK: [&str; 12] =
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "ceph", "beegfs", "afs", "9p", "fuse.sshfs"];
 
 /// The type of the network file system that holds `path`, if it is one.
 pub(super) fn network_kind(path: &Path) -> Option<String> {

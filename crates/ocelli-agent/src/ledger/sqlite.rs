@@ -51,7 +51,10 @@ pub struct SqliteLedger {
 
 impl std::fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteLedger").field("path", &self.path).field("max_attempts", &self.max_attempts).finish()
+        f.debug_struct("SqliteLedger")
+            .field("path", &self.path)
+            .field("max_attempts", &self.max_attempts)
+            .finish()
     }
 }
 
@@ -103,7 +106,7 @@ impl SqliteLedger {
         body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
         let mut db = self.lock();
-        let mut run = || {
+        let run = || {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let out = body(&tx)?;
             tx.commit()?;
@@ -166,8 +169,9 @@ const TAKE: &str = "UPDATE task SET state = 1, worker = ?3, leased_at = ?4, leas
 impl Ledger for SqliteLedger {
     fn put(&self, run: &str, tasks: &[Task]) -> Result<u64, LedgerError> {
         self.write("add tasks", |tx| {
-            let mut insert =
-                tx.prepare_cached("INSERT INTO task (run, key, payload) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO task (run, key, payload) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?;
             let mut new = 0;
             for task in tasks {
                 new += insert.execute(params![run, task.key, task.payload])? as u64;
@@ -242,7 +246,14 @@ impl Ledger for SqliteLedger {
                              not_before = ?4, error = ?5, worker = NULL, partial = NULL
                              WHERE run = ?1 AND key = ?2 AND fence = ?3 AND state = 1",
                         )?
-                        .execute(params![run, at.key, at.fence as i64, not_before, error, self.max_attempts])?
+                        .execute(params![
+                            run,
+                            at.key,
+                            at.fence as i64,
+                            not_before,
+                            error,
+                            self.max_attempts
+                        ])?
                     }
                     Outcome::Dead(error) => tx
                         .prepare_cached(
@@ -312,7 +323,9 @@ impl Ledger for SqliteLedger {
                 oldest_lease_ms: None,
             };
             let oldest: Option<i64> = db
-                .query_row("SELECT min(leased_at) FROM task WHERE run = ?1 AND state = 1", [run], |row| row.get(0))
+                .query_row("SELECT min(leased_at) FROM task WHERE run = ?1 AND state = 1", [run], |row| {
+                    row.get(0)
+                })
                 .optional()?
                 .flatten();
             stats.oldest_lease_ms = oldest.map(|at| now.saturating_sub(at).max(0) as u64);
@@ -331,8 +344,10 @@ fn done(tx: &Transaction<'_>, run: &str, at: &LeaseRef, body: &[u8]) -> rusqlite
         .execute(params![run, at.key, at.fence as i64, body])?
         == 1;
     if first {
-        tx.prepare_cached("UPDATE task SET state = 2, worker = NULL, partial = NULL WHERE run = ?1 AND key = ?2")?
-            .execute(params![run, at.key])?;
+        tx.prepare_cached(
+            "UPDATE task SET state = 2, worker = NULL, partial = NULL WHERE run = ?1 AND key = ?2",
+        )?
+        .execute(params![run, at.key])?;
     }
     Ok(first)
 }

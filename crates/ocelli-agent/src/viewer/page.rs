@@ -51,7 +51,11 @@ pub(super) fn head(out: &mut String, rows: &[Ended], shown: usize, config: &View
     }
     out.push_str("<input type=\"search\" placeholder=\"find text\" aria-label=\"find text\"></nav>");
     if shown < rows.len() {
-        let _ = write!(out, "<p class=\"note\">{} further trajectories are not on this page.</p>", rows.len() - shown);
+        let _ = write!(
+            out,
+            "<p class=\"note\">{} further trajectories are not on this page.</p>",
+            rows.len() - shown
+        );
     }
     out.push_str("</header><main>");
 }
@@ -109,7 +113,11 @@ pub(super) fn card(out: &mut String, row: &Ended, images: &mut Images<'_>) {
         _ => format!("{} calls, {failed} failed", t.tools.len()),
     };
     let tokens = if t.ids.is_empty() { String::new() } else { format!(" · {} tokens", t.ids.len()) };
-    let _ = write!(out, "<span class=\"meta\">{calls}{tokens} · {}</span></summary>", duration(row.seconds * 1e3));
+    let _ = write!(
+        out,
+        "<span class=\"meta\">{calls}{tokens} · {}</span></summary>",
+        duration(row.seconds * 1e3)
+    );
     if let Some(why) = &row.why {
         let _ = write!(out, "<p class=\"why\">{}</p>", text(why));
     }

@@ -1,14 +1,14 @@
 //! A world small enough to check by hand: a byte tokenizer with a chat template, a "model" whose every draw can be
 //! recomputed from its context, and real tools on a small picture.
 
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code, unreachable_pub)] // each test file uses its own part
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use ocelli_agent::batching::{BatchConfig, BatchModel, Drawn, Driver, Row, SeqId};
 use ocelli_agent::control::Control;
-use ocelli_agent::engine::{Engine, Report, Until};
+use ocelli_agent::engine::{Engine, Loan, Report, Until};
 use ocelli_agent::episode::{Job, World};
 use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::local::LocalPolicy;
@@ -229,7 +229,12 @@ pub fn standard_tools() -> Arc<dyn Toolbox> {
     Arc::new(LocalTools::new(Arc::new(Registry::standard(Limits::default())), 2))
 }
 
-pub fn world(policy: Arc<dyn Policy>, toolbox: Arc<dyn Toolbox>, config: ToolEnvConfig, limits: RolloutLimits) -> World {
+pub fn world(
+    policy: Arc<dyn Policy>,
+    toolbox: Arc<dyn Toolbox>,
+    config: ToolEnvConfig,
+    limits: RolloutLimits,
+) -> World {
     let pictures = Arc::new(Pictures::in_memory(64 << 20));
     let envs = Arc::new(ToolEnvs::new(config, toolbox, pictures.clone(), Limits::default()));
     World { policy, envs, pictures, limits }
@@ -273,8 +278,14 @@ impl Run {
         let jobs = Job::group(&samples(&world, count), group, seed);
         let engine = Engine::new(self.live).unwrap();
         let control = Control::default();
-        let report =
-            engine.run_local(&mut driver, model, &world, &control, jobs, Until::AllEnded, &mut |_| {});
+        let report = engine.run(
+            Some(Loan { driver: &mut driver, model }),
+            &world,
+            &control,
+            jobs,
+            Until::AllEnded,
+            &mut |_| {},
+        );
         (report, driver)
     }
 }
