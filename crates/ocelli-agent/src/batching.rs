@@ -9,7 +9,7 @@
 //! The rollouts of one group share the cache of their prompt where the model can copy it. When the cache is full, the
 //! conversations that wait for tools lose theirs, the longest unused first, and are read again when they come back.
 //!
-//! Draws depend on the rollout's seed and the position alone ([`draw_rng`]); with a model whose rows do not depend on
+//! Draws depend on the rollout's seed and the position alone ([`DrawAt`]); with a model whose rows do not depend on
 //! their neighbours, the same seed gives the same tokens whatever the batch and whatever the tools' timing.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,8 +18,6 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Instant;
 
 use ocelli_data::ContentHash;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
 
 use crate::control::{Control, Signal};
@@ -39,8 +37,17 @@ pub struct Row<'a> {
     pub ids: &'a [u32],
     /// Images whose placeholders lie in `ids`, in order.
     pub images: &'a [ContentHash],
-    /// Draw the token that follows, with this generator; `None` to fill the cache only.
-    pub draw: Option<ChaCha8Rng>,
+    /// Draw the token that follows; `None` to fill the cache only.
+    pub draw: Option<DrawAt>,
+}
+
+/// Where a draw takes its random numbers from: the same place gives the same numbers, whatever was drawn before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawAt {
+    /// Seed of the rollout.
+    pub seed: u64,
+    /// Number of the draw within the rollout, from 0.
+    pub index: u64,
 }
 
 /// A drawn token.
@@ -68,15 +75,6 @@ pub trait BatchModel {
 
     /// Forgets a sequence; unknown names are ignored.
     fn release(&mut self, seq: SeqId);
-}
-
-/// The random generator of draw `index` (counted over the whole rollout) of a rollout with `seed`.
-///
-/// Each draw has its own place in the ChaCha8 stream, 2^20 words apart, so that a rollout can go on anywhere.
-pub fn draw_rng(seed: u64, index: usize) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_word_pos((index as u128) << 20);
-    rng
 }
 
 /// Bounds of the batch.
@@ -427,7 +425,7 @@ impl Batch<'_, '_> {
                 seq: a.request.seq,
                 ids,
                 images: &a.request.images[cached.images..],
-                draw: Some(draw_rng(a.request.seed, a.request.drawn + a.fresh.len())),
+                draw: Some(DrawAt { seed: a.request.seed, index: (a.request.drawn + a.fresh.len()) as u64 }),
             })
             .collect();
         let Some(first) = active.first() else { return Ok(Vec::new()) };

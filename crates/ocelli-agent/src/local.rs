@@ -68,8 +68,8 @@ impl LocalConversation {
         if self.log.ids().is_empty() {
             self.log.prompt(self.renderer.prompt(new, &self.pictures).map_err(failed)?);
         } else {
-            let closed = self.log.ids().last().is_some_and(|id| self.renderer.ends_turn(*id));
-            self.log.observe(self.renderer.observation(new, closed, &self.pictures).map_err(failed)?);
+            let last = self.log.ids().last().copied();
+            self.log.observe(self.renderer.observation(new, last, &self.pictures).map_err(failed)?);
         }
         Ok(())
     }

@@ -31,12 +31,12 @@ pub trait Renderer: Send + Sync {
     /// The dialogue up to where the assistant begins to speak.
     fn prompt(&self, messages: &[Message], pictures: &Pictures) -> Result<Rendered, RenderError>;
 
-    /// What follows an assistant turn: its closing tokens (unless `closed`: the policy sampled the end-of-turn token
-    /// itself), the messages, and the header of the next assistant turn.
+    /// What follows an assistant turn: its closing tokens, without the first where the policy sampled it itself
+    /// (`last` is the last sampled token), the messages, and the header of the next assistant turn.
     fn observation(
         &self,
         messages: &[Message],
-        closed: bool,
+        last: Option<u32>,
         pictures: &Pictures,
     ) -> Result<Rendered, RenderError>;
 

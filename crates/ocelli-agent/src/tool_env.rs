@@ -36,6 +36,8 @@ pub struct ToolEnvConfig {
     pub format: CallFormat,
     /// What ends a trajectory.
     pub answer: AnswerRule,
+    /// Write the tools into the system prompt; off where the policy's chat template lists them itself.
+    pub instructions: bool,
     /// Seconds for one call.
     pub call_seconds: f64,
     /// How many times in a trajectory a tool that is late or cannot be reached is told to the policy, which may try
@@ -45,7 +47,7 @@ pub struct ToolEnvConfig {
 
 impl Default for ToolEnvConfig {
     fn default() -> Self {
-        Self { format: CallFormat::Hermes, answer: AnswerRule::Text, call_seconds: 30.0, forgiven: 1 }
+        Self { format: CallFormat::Hermes, answer: AnswerRule::Text, instructions: true, call_seconds: 30.0, forgiven: 1 }
     }
 }
 
@@ -121,7 +123,8 @@ impl Env for ToolEnv {
             return Ok(messages);
         }
         self.label(&mut messages);
-        if let Some(text) = instructions(self.shared.config.format, &self.shared.specs) {
+        let written = instructions(self.shared.config.format, &self.shared.specs);
+        if let Some(text) = written.filter(|_| self.shared.config.instructions) {
             match messages.first_mut() {
                 Some(first) if first.role == Role::System => {
                     first.content.push(Part::text(format!("\n\n{text}")));

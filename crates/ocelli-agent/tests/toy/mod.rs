@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use ocelli_agent::batching::{BatchConfig, BatchModel, Drawn, Driver, Row, SeqId};
+use ocelli_agent::batching::{BatchConfig, BatchModel, DrawAt, Drawn, Driver, Row, SeqId};
 use ocelli_agent::control::Control;
 use ocelli_agent::engine::{Engine, Loan, Report, Until};
 use ocelli_agent::episode::{Job, World};
@@ -19,7 +19,7 @@ use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
 use ocelli_agent::toolbox::{LocalTools, Toolbox};
 use ocelli_data::{ContentHash, Message, Part, Role, Sample, Target};
 use ocelli_tools::{Limits, Picture, Registry};
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 
 pub const END: u32 = 0;
 pub const ASSISTANT: u32 = 3;
@@ -74,11 +74,11 @@ impl Renderer for ToyRenderer {
     fn observation(
         &self,
         messages: &[Message],
-        closed: bool,
+        last: Option<u32>,
         pictures: &Pictures,
     ) -> Result<Rendered, RenderError> {
         let mut rendered = self.prompt(messages, pictures)?;
-        if !closed {
+        if last != Some(END) {
             rendered.ids.insert(0, END);
         }
         Ok(rendered)
@@ -181,7 +181,9 @@ impl BatchModel for ToyModel {
             held.1.extend_from_slice(row.images);
             let placeholders = held.0.iter().filter(|id| **id == IMAGE).count();
             assert_eq!(placeholders, held.1.len(), "images do not match placeholders");
-            out.push(row.draw.clone().map(|mut rng| {
+            out.push(row.draw.map(|DrawAt { seed, index }| {
+                let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(index);
                 let id = self.next(&held.0, &held.1, &mut rng);
                 let logprob = -rng.random::<f32>();
                 let whole: Vec<u32> = held.0.iter().copied().chain([id]).collect();
