@@ -168,9 +168,13 @@ impl KvCache {
         self.own.shape
     }
 
-    /// Turns all tokens so far into a prefix others can stand behind.
+    /// Turns all tokens so far into a prefix others can stand behind. A cache that added nothing gives the prefix that it
+    /// stands behind itself, so that freezing again and again builds no chain.
     pub fn freeze(self) -> Arc<KvPrefix> {
         let total = self.len();
+        if let Some(prefix) = self.prefix.as_ref().filter(|p| p.total == total) {
+            return prefix.clone();
+        }
         Arc::new(KvPrefix { before: self.prefix, run: self.own, total })
     }
 

@@ -224,6 +224,55 @@ impl<'m> Engine<'m> {
         Ok(())
     }
 
+    /// A new sequence behind everything that a waiting one has read, with random numbers of its own. The two share that
+    /// part of the cache. A token that the old one sampled last and has not read yet stays with the old one alone.
+    ///
+    /// # Errors
+    /// The sequence is unknown or still in its turn.
+    pub fn branch(&mut self, id: SeqId, seed: u64, stream: u64) -> Result<SeqId, ModelError> {
+        let mut from = self.take_parked(id)?;
+        let shape = from.cache.shape();
+        let prefix = std::mem::replace(&mut from.cache, KvCache::new(shape, 1)).freeze();
+        from.cache = KvCache::behind(&prefix, 1);
+        let new = SeqId(self.next_id);
+        self.next_id += 1;
+        let mut sampler = from.sampler.clone();
+        sampler.reseed(seed, stream);
+        let start = from.feed.start + from.feed.done as f32;
+        self.parked.insert(
+            new,
+            Box::new(Sequence {
+                id: new,
+                cache: KvCache::behind(&prefix, 1),
+                feed: Feed { prompt: Prompt::default(), done: 0, start },
+                sampler,
+                sampling: from.sampling.clone(),
+                turn: empty_turn(new),
+                stream: TextStream::new(),
+                text: TurnText::default(),
+            }),
+        );
+        self.parked.insert(id, from);
+        Ok(new)
+    }
+
+    /// Gives a waiting sequence other random numbers for what it samples next.
+    ///
+    /// # Errors
+    /// The sequence is unknown or still in its turn.
+    pub fn reseed(&mut self, id: SeqId, seed: u64, stream: u64) -> Result<(), ModelError> {
+        let mut sequence = self.take_parked(id)?;
+        sequence.sampler.reseed(seed, stream);
+        self.parked.insert(id, sequence);
+        Ok(())
+    }
+
+    fn take_parked(&mut self, id: SeqId) -> Result<Box<Sequence>, ModelError> {
+        self.parked
+            .remove(&id)
+            .ok_or_else(|| ModelError::Request(format!("sequence {} is not waiting to be resumed", id.0)))
+    }
+
     /// Forgets a sequence, wherever it is, and frees its cache.
     pub fn release(&mut self, id: SeqId) {
         self.parked.remove(&id);

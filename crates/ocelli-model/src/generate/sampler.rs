@@ -40,6 +40,12 @@ impl Sampler {
         Self { rng, seen: HashSet::new() }
     }
 
+    /// Other random numbers for the draws to come; what the penalty remembers stays.
+    pub fn reseed(&mut self, seed: u64, stream: u64) {
+        self.rng = ChaCha8Rng::seed_from_u64(seed);
+        self.rng.set_stream(stream);
+    }
+
     /// Tells the repetition penalty what is in the context.
     pub fn see(&mut self, ids: &[u32]) {
         self.seen.extend(ids);
