@@ -104,7 +104,18 @@ impl Scorer for Accuracy {
         if let Some(score) = unanswered(trajectory.status) {
             return score;
         }
-        self.score_text(&trajectory.final_text(), target)
+        self.score_text(&response(trajectory), target)
+    }
+}
+
+/// What stands for the answer: that of the tool `answer` where it was called, else the last assistant message.
+fn response(trajectory: &Trajectory) -> String {
+    let given = trajectory.tools.last().filter(|u| u.call.name == "answer" && !u.result.is_error);
+    match given.and_then(|u| u.call.arguments.get("answer")) {
+        // The tag is the first rung of every ladder: the whole argument is the answer.
+        Some(serde_json::Value::String(text)) => format!("<answer>{text}</answer>"),
+        Some(value) => format!("<answer>{value}</answer>"),
+        None => trajectory.final_text(),
     }
 }
 
