@@ -93,11 +93,10 @@ pub struct VlmModel<'m> {
 
 /// A sequence in the model's engine.
 #[derive(Clone, Copy, Debug)]
-enum Held {
-    /// It was sampled from; its last token has not been read yet.
-    Sampled(ocelli_model::SeqId),
-    /// It goes on from what another one has read.
-    Forked(SeqId),
+struct Held {
+    id: ocelli_model::SeqId,
+    /// The engine holds the token that was drawn last and reads it by itself.
+    unread: bool,
 }
 
 impl<'m> VlmModel<'m> {
@@ -148,24 +147,15 @@ impl<'m> VlmModel<'m> {
                 let started = self.engine.start(prompt, 1, &self.sampling, seed, index)?;
                 started.first().copied().ok_or_else(|| ModelError::Request("no sequence was started".into()))?
             }
-            Some(Held::Sampled(id)) => {
-                // The engine holds the token that was drawn last and reads it by itself.
-                let new = self.read(row.ids.get(1..).unwrap_or_default(), row.images, pictures)?;
+            Some(Held { id, unread }) => {
+                let new = row.ids.get(usize::from(unread)..).unwrap_or_default();
+                let new = self.read(new, row.images, pictures)?;
                 self.engine.reseed(id, seed, index)?;
                 self.engine.resume(id, new, &self.sampling)?;
                 id
             }
-            Some(Held::Forked(from)) => {
-                let Some(Held::Sampled(from)) = self.held.get(&from).copied() else {
-                    return Err(ModelError::Request("a shared prompt was released too early".into()));
-                };
-                let new = self.read(row.ids, row.images, pictures)?;
-                let id = self.engine.branch(from, seed, index)?;
-                self.engine.resume(id, new, &self.sampling)?;
-                id
-            }
         };
-        self.held.insert(row.seq, Held::Sampled(id));
+        self.held.insert(row.seq, Held { id, unread: true });
         Ok(id)
     }
 }
@@ -195,13 +185,20 @@ impl BatchModel for VlmModel<'_> {
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId) -> bool {
-        self.held.insert(to, Held::Forked(from));
+        // The prompt's sequence drew a token that nobody uses; a penalty would remember it.
+        if self.sampling.repetition_penalty != 1.0 {
+            return false;
+        }
+        let Some(id) = self.held.get(&from).and_then(|held| self.engine.branch(held.id, 0, 0).ok()) else {
+            return false;
+        };
+        self.held.insert(to, Held { id, unread: false });
         true
     }
 
     fn release(&mut self, seq: SeqId) {
-        if let Some(Held::Sampled(id)) = self.held.remove(&seq) {
-            self.engine.release(id);
+        if let Some(held) = self.held.remove(&seq) {
+            self.engine.release(held.id);
         }
     }
 }
