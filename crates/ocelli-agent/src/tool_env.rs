@@ -47,7 +47,13 @@ pub struct ToolEnvConfig {
 
 impl Default for ToolEnvConfig {
     fn default() -> Self {
-        Self { format: CallFormat::Hermes, answer: AnswerRule::Text, instructions: true, call_seconds: 30.0, forgiven: 1 }
+        Self {
+            format: CallFormat::Hermes,
+            answer: AnswerRule::Text,
+            instructions: true,
+            call_seconds: 30.0,
+            forgiven: 1,
+        }
     }
 }
 

@@ -145,7 +145,10 @@ impl<'m> VlmModel<'m> {
             None => {
                 let prompt = self.read(row.ids, row.images, pictures)?;
                 let started = self.engine.start(prompt, 1, &self.sampling, seed, index)?;
-                started.first().copied().ok_or_else(|| ModelError::Request("no sequence was started".into()))?
+                started
+                    .first()
+                    .copied()
+                    .ok_or_else(|| ModelError::Request("no sequence was started".into()))?
             }
             Some(Held { id, unread }) => {
                 let new = row.ids.get(usize::from(unread)..).unwrap_or_default();

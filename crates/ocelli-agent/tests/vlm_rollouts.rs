@@ -37,14 +37,8 @@ fn roll(vlm: &Vlm, batch: BatchConfig, until: Until) -> (Report, ocelli_agent::e
     let jobs = Job::group(&samples(&world, 2), 3, 7);
     let mut lent = VlmModel::new(vlm, Sampling::default(), 5, batch.rows).unwrap();
     let loan = Loan { driver: &mut driver, model: &mut lent };
-    let report = Engine::new(8).unwrap().run(
-        Some(loan),
-        &world,
-        &Control::default(),
-        jobs,
-        until,
-        &mut |_| {},
-    );
+    let report =
+        Engine::new(8).unwrap().run(Some(loan), &world, &Control::default(), jobs, until, &mut |_| {});
     (report, world)
 }
 
@@ -82,9 +76,8 @@ fn sampled_log_probabilities_are_those_of_training() {
 #[test]
 fn sharing_and_batches_change_no_token() {
     let vlm = model();
-    let ids = |report: Report| -> Vec<Vec<u32>> {
-        report.ended.into_iter().map(|e| e.trajectory.ids).collect()
-    };
+    let ids =
+        |report: Report| -> Vec<Vec<u32>> { report.ended.into_iter().map(|e| e.trajectory.ids).collect() };
     let shared = ids(roll(&vlm, BatchConfig { rows: 6, ..BatchConfig::default() }, Until::AllEnded).0);
     let alone = BatchConfig { rows: 1, share_prompts: false, ..BatchConfig::default() };
     assert_eq!(shared, ids(roll(&vlm, alone, Until::AllEnded).0));
