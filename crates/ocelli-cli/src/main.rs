@@ -8,6 +8,7 @@
 
 mod commands;
 mod config;
+mod report;
 mod ui;
 
 use std::process::ExitCode;

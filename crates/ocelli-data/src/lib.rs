@@ -13,6 +13,7 @@ mod hash;
 pub mod io;
 mod message;
 pub mod record;
+pub mod run;
 mod sample;
 mod score;
 mod trajectory;

@@ -5,6 +5,7 @@ mod doctor;
 mod generate;
 mod inspect;
 mod model_source;
+mod report;
 mod tools;
 mod verify;
 
@@ -17,6 +18,7 @@ use crate::ui::Ui;
 /// All commands, in the order in which help shows them.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Report(report::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
@@ -28,6 +30,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, ui: &Ui) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Report(args) => report::run(&args, ui),
             Self::Doctor(args) => doctor::run(&args, ui),
             Self::Generate(args) => generate::run(&args, ui),
             Self::Inspect(args) => inspect::run(&args, ui),

@@ -1,0 +1,193 @@
+//! Two kinds of plot as inline SVG: curves over steps, and values with their intervals.
+
+use std::fmt::Write as _;
+
+use super::page::escape;
+
+/// Colours as variables of the page, so that plots follow light and dark mode.
+pub(super) const COLOURS: [&str; 4] = ["var(--a)", "var(--b)", "var(--c)", "var(--d)"];
+
+/// One line of a plot.
+pub(super) struct Curve<'a> {
+    pub(super) label: &'a str,
+    /// Points by step; finite.
+    pub(super) points: &'a [(f64, f64)],
+}
+
+/// A number with three significant digits.
+pub(super) fn short(x: f64) -> String {
+    if x == 0.0 {
+        return "0".to_owned();
+    }
+    let magnitude = x.abs().log10().floor();
+    if !(-3.0..5.0).contains(&magnitude) {
+        return format!("{x:.1e}");
+    }
+    let digits = (2.0 - magnitude).max(0.0) as usize;
+    let text = format!("{x:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// At most `n` points: each the mean of its bucket, so that a long run stays a small page.
+fn thin(points: &[(f64, f64)], n: usize) -> Vec<(f64, f64)> {
+    let per = points.len().div_ceil(n).max(1);
+    let mean = |c: &[(f64, f64)]| {
+        let k = c.len() as f64;
+        (c.iter().map(|p| p.0).sum::<f64>() / k, c.iter().map(|p| p.1).sum::<f64>() / k)
+    };
+    points.chunks(per).map(mean).collect()
+}
+
+/// A small line chart with its range on the axes and the last value beside the title.
+pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
+    const W: f64 = 300.0;
+    const H: f64 = 130.0;
+    const LEFT: f64 = 42.0;
+    const BOTTOM: f64 = 18.0;
+    let all = || curves.iter().flat_map(|c| c.points.iter().copied());
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)))
+    };
+    let (x0, x1) = range(&mut all().map(|p| p.0));
+    let (mut y0, mut y1) = range(&mut all().map(|p| p.1));
+    if !(x0.is_finite() && y0.is_finite()) {
+        return String::new();
+    }
+    if y1 - y0 < 1e-12 {
+        (y0, y1) = (y0 - 0.5, y1 + 0.5);
+    }
+    let x = |v: f64| LEFT + (v - x0) / (x1 - x0).max(1e-12) * (W - LEFT - 6.0);
+    let y = |v: f64| 6.0 + (y1 - v) / (y1 - y0) * (H - BOTTOM - 12.0);
+    let mut svg = format!("<svg viewBox=\"0 0 {W} {H}\" role=img aria-label=\"{}\">", escape(title));
+    for v in [y0, (y0 + y1) / 2.0, y1] {
+        let at = y(v);
+        let _ = write!(
+            svg,
+            "<line x1={LEFT} x2={W} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/>\
+             <text x={:.0} y={:.1} text-anchor=end>{}</text>",
+            LEFT - 4.0,
+            at + 4.0,
+            short(v)
+        );
+    }
+    let _ = write!(
+        svg,
+        "<text x={LEFT} y={H}>{}</text><text x={W} y={H} text-anchor=end>step {}</text>",
+        short(x0),
+        short(x1)
+    );
+    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        let points = thin(curve.points, 200);
+        if let [(px, py)] = points[..] {
+            let _ = write!(svg, "<circle cx={:.1} cy={:.1} r=3 style=\"fill:{colour}\"/>", x(px), y(py));
+            continue;
+        }
+        let path: String = points.iter().map(|&(px, py)| format!("{:.1},{:.1} ", x(px), y(py))).collect();
+        let _ = write!(
+            svg,
+            "<polyline points=\"{}\" fill=none style=\"stroke:{colour}\" stroke-width=1.8 stroke-linejoin=round />",
+            path.trim_end()
+        );
+    }
+    svg.push_str("</svg>");
+    let keys: String = curves
+        .iter()
+        .zip(COLOURS.iter().cycle())
+        .map(|(c, colour)| {
+            let last = c.points.last().map_or_else(String::new, |p| short(p.1));
+            let label = if curves.len() > 1 { escape(c.label) + " " } else { String::new() };
+            format!(
+                "<span class=dim><span class=key style=\"background:{colour}\"></span>{label}{last}</span> "
+            )
+        })
+        .collect();
+    format!("<div class=card><h3>{}</h3>{keys}{svg}</div>", escape(title))
+}
+
+/// One row of an interval plot; all values in `0..=1`.
+pub(super) struct IntervalRow {
+    pub(super) label: String,
+    pub(super) value: f64,
+    pub(super) lo: f64,
+    pub(super) hi: f64,
+    /// Index into [`COLOURS`].
+    pub(super) colour: usize,
+}
+
+/// Values with their intervals on a common scale from 0 to 100 %, and chance as a dashed line.
+pub(super) fn intervals(rows: &[IntervalRow], chance: Option<f64>) -> String {
+    const W: f64 = 640.0;
+    const LEFT: f64 = 190.0;
+    const RIGHT: f64 = 54.0;
+    const ROW: f64 = 26.0;
+    let height = ROW * rows.len() as f64 + 24.0;
+    let x = |v: f64| LEFT + v.clamp(0.0, 1.0) * (W - LEFT - RIGHT);
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {W} {height}\" role=img aria-label=\"accuracy with intervals\">");
+    for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
+        let _ = write!(
+            svg,
+            "<line x1={0:.1} x2={0:.1} y1=4 y2={1:.1} stroke=\"var(--line)\"/>\
+             <text x={0:.1} y={2:.1} text-anchor=middle>{3:.0} %</text>",
+            x(tick),
+            height - 18.0,
+            height - 4.0,
+            tick * 100.0
+        );
+    }
+    if let Some(chance) = chance {
+        let _ = write!(
+            svg,
+            "<line x1={0:.1} x2={0:.1} y1=4 y2={1:.1} stroke=\"var(--dim)\" stroke-dasharray=\"4 3\"><title>chance</title></line>",
+            x(chance),
+            height - 18.0
+        );
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let at = ROW * i as f64 + 18.0;
+        let colour = COLOURS[row.colour % COLOURS.len()];
+        let _ = write!(
+            svg,
+            "<text class=name x={:.0} y={:.1} text-anchor=end>{}</text>\
+             <line x1={:.1} x2={:.1} y1={at} y2={at} style=\"stroke:{colour}\" stroke-width=5 stroke-linecap=round opacity=.35 />\
+             <circle cx={:.1} cy={at} r=5 style=\"fill:{colour}\"/>\
+             <text class=name x={:.0} y={:.1} text-anchor=end>{:.1}</text>",
+            LEFT - 10.0,
+            at + 4.0,
+            escape(&row.label),
+            x(row.lo),
+            x(row.hi),
+            x(row.value),
+            W - 4.0,
+            at + 4.0,
+            row.value * 100.0
+        );
+    }
+    svg + "</svg>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (x, text) in [(0.0, "0"), (0.12345, "0.123"), (12.0, "12"), (1234.5, "1234"), (1e-6, "1.0e-6")] {
+            assert_eq!(short(x), text);
+        }
+    }
+
+    #[test]
+    fn thinning_keeps_the_mean() {
+        let points: Vec<_> = (0..1000).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        let thin = thin(&points, 100);
+        assert_eq!(thin.len(), 100);
+        assert!(thin.iter().all(|p| (p.1 - 0.5).abs() < 1e-12));
+    }
+
+    #[test]
+    fn one_point_and_no_point_are_drawn_without_a_fault() {
+        assert!(curves("x", &[Curve { label: "a", points: &[(0.0, 1.0)] }]).contains("<circle"));
+        assert_eq!(curves("x", &[Curve { label: "a", points: &[] }]), "");
+    }
+}

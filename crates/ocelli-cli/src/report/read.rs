@@ -1,0 +1,98 @@
+//! A run directory in memory: everything the page shows, read with limits.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ocelli_data::io::{BlobStore, read_bounded, read_jsonl};
+use ocelli_data::record::Record;
+use ocelli_data::run::{ItemResult, RunSummary};
+use ocelli_data::{ContentHash, Trajectory};
+use ocelli_eval::stats::{self, Estimate};
+
+/// Limit of summary, configuration and environment, in bytes.
+const MAX_TEXT: u64 = 16 << 20;
+/// Limit of one embedded picture, in bytes.
+const MAX_IMAGE: u64 = 8 << 20;
+
+/// One run directory.
+pub(crate) struct Run {
+    pub(crate) summary: RunSummary,
+    /// Items of each arm, in the order of `summary.arms`.
+    pub(super) items: Vec<Vec<ItemResult>>,
+    pub(super) alarms: Vec<(String, u64, String, String)>,
+    /// Points by step, by (stage, metric name).
+    pub(super) metrics: BTreeMap<(String, String), Vec<(f64, f64)>>,
+    pub(super) samples: Vec<Trajectory>,
+    pub(super) config: String,
+    pub(super) environment: String,
+    blobs: BlobStore,
+}
+
+impl Run {
+    /// Reads the run at `dir`; a directory that is not a run is answered with what is missing.
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join("summary.json");
+        if !path.exists() {
+            bail!(
+                "{} has no summary.json, so it is no finished run; finish it with `ocelli run CONFIG`",
+                dir.display()
+            );
+        }
+        let summary: RunSummary = serde_json::from_slice(&read_bounded(&path, MAX_TEXT)?)
+            .with_context(|| format!("{} is not a run summary", path.display()))?;
+        let items = summary
+            .arms
+            .iter()
+            .map(|arm| read_jsonl(&dir.join("items").join(format!("{}.jsonl", arm.id))))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut run = Self {
+            summary,
+            items,
+            alarms: Vec::new(),
+            metrics: BTreeMap::new(),
+            samples: optional_rows(&dir.join("samples.jsonl"))?,
+            config: optional_text(&dir.join("config.toml"))?,
+            environment: optional_text(&dir.join("environment.json"))?,
+            blobs: BlobStore::new(dir.join("blobs")),
+        };
+        for record in optional_rows(&dir.join("metrics.jsonl"))? {
+            match record {
+                Record::Metric { stage, step, name, value } => {
+                    run.metrics.entry((stage, name)).or_default().push((step as f64, value));
+                }
+                Record::Alarm { stage, step, monitor, message } => {
+                    run.alarms.push((stage, step, monitor, message))
+                }
+            }
+        }
+        Ok(run)
+    }
+
+    /// Share of right answers of the items, with a 95 % interval; `None` where there is no item.
+    pub(super) fn accuracy<'a>(items: impl Iterator<Item = &'a ItemResult>) -> Option<Estimate> {
+        let scores: Vec<f64> = items.map(|i| i.score).collect();
+        stats::proportion::<usize>(&scores, None, 0.95).ok()
+    }
+
+    /// The picture as a data URI, or `None` where the run does not hold it.
+    pub(super) fn data_uri(&self, hash: ContentHash) -> Option<String> {
+        use base64::Engine as _;
+        let bytes = self.blobs.get(hash, MAX_IMAGE).ok()?;
+        let kind = if bytes.starts_with(b"\x89PNG") { "png" } else { "jpeg" };
+        Some(format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+    }
+}
+
+fn optional(path: &Path) -> Option<PathBuf> {
+    path.exists().then(|| path.to_owned())
+}
+
+fn optional_rows<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+    Ok(optional(path).map(|p| read_jsonl(&p)).transpose()?.unwrap_or_default())
+}
+
+fn optional_text(path: &Path) -> anyhow::Result<String> {
+    let bytes = optional(path).map(|p| read_bounded(&p, MAX_TEXT)).transpose()?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
