@@ -1,1 +1,3 @@
 //! Policy x environment -> trajectories: parsers, rollouts, groups, endpoints, and the durable ledger of work.
+
+pub mod endpoint;

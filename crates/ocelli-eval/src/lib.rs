@@ -1,1 +1,12 @@
 //! Benchmarks as data: running, scoring, judging and honest statistics.
+//!
+//! ```
+//! use ocelli_eval::stats;
+//!
+//! // 148 of 400 right: 37.0 %, with its Wilson interval.
+//! let interval = stats::wilson(148, 400, 0.95)?;
+//! assert!((interval.low - 0.3240).abs() < 1e-3 && (interval.high - 0.4183).abs() < 1e-3);
+//! # Ok::<(), stats::StatsError>(())
+//! ```
+
+pub mod stats;
