@@ -100,6 +100,23 @@ fn make(task: &Task, table: &Table, prompts: bool) -> Result<Vec<Item>, LoadErro
     Ok(items)
 }
 
+/// A pair of which only the name, the groups and the preference are known: stored verdicts without the data set.
+pub(crate) fn bare_pair(task: &Task, row: &Row, gold: Gold) -> Item {
+    Item {
+        id: row.id.clone(),
+        question: String::new(),
+        options: Vec::new(),
+        gold,
+        answers: vec![String::new(); 2],
+        rule: 0,
+        groups: task.benchmark.groups.iter().map(|g| labels(g, row)).collect(),
+        cluster: None,
+        prompts: Vec::new(),
+        columns: row.columns.clone(),
+        explanation: None,
+    }
+}
+
 struct Maker<'a> {
     task: &'a Task,
     renderer: Renderer<'a>,
@@ -114,7 +131,9 @@ impl Maker<'_> {
             None => self.asked(row)?,
         };
         let rule = match benchmark.kind {
-            Kind::Answer => rule_of(&benchmark.score, row, &options).ok_or("no [[score]] applies to this row")?,
+            Kind::Answer => {
+                rule_of(&benchmark.score, row, &options).ok_or("no [[score]] applies to this row")?
+            }
             Kind::Pair | Kind::BestOf => 0,
         };
         let explanation = benchmark.reasoning.as_ref().and_then(|r| {
@@ -210,7 +229,8 @@ impl Maker<'_> {
         if fields.answer_form == AnswerForm::OptionText && !options.is_empty() {
             let wanted = answers[0].trim();
             let at = options.iter().position(|o| o.trim() == wanted);
-            let at = at.ok_or_else(|| format!("the gold answer `{wanted}` is none of the options {options:?}"))?;
+            let at =
+                at.ok_or_else(|| format!("the gold answer `{wanted}` is none of the options {options:?}"))?;
             answers = vec![option_letter(at)];
         }
         Ok(answers)
@@ -224,8 +244,12 @@ impl Maker<'_> {
             let value = row.columns.get(column).unwrap_or(&Value::Null);
             match value {
                 Value::String(text) => answers.push(text.clone()),
-                Value::Array(_) => answers.extend(option_list(value).map_err(|m| format!("column `{column}`: {m}"))?),
-                other => return Err(format!("column `{column}` is a given answer and holds {}", kind_of(other))),
+                Value::Array(_) => {
+                    answers.extend(option_list(value).map_err(|m| format!("column `{column}`: {m}"))?)
+                }
+                other => {
+                    return Err(format!("column `{column}` is a given answer and holds {}", kind_of(other)));
+                }
             }
             if i == 0 {
                 first = answers.len();
@@ -239,9 +263,9 @@ impl Maker<'_> {
             Better::Ranking(column) => {
                 let ranks = row.columns.get(column).and_then(Value::as_array);
                 let ranks: Option<Vec<i64>> = ranks.and_then(|r| r.iter().map(Value::as_i64).collect());
-                let ranks = ranks
-                    .filter(|r| r.len() == answers.len())
-                    .ok_or_else(|| format!("column `{column}` must hold a rank for each of {} answers", answers.len()))?;
+                let ranks = ranks.filter(|r| r.len() == answers.len()).ok_or_else(|| {
+                    format!("column `{column}` must hold a rank for each of {} answers", answers.len())
+                })?;
                 let best = ranks.iter().min().copied().unwrap_or(0);
                 let winners: Vec<usize> = (0..ranks.len()).filter(|i| ranks[*i] == best).collect();
                 if winners.len() == ranks.len() { Vec::new() } else { winners }
@@ -249,14 +273,18 @@ impl Maker<'_> {
             Better::Named { column, names } => {
                 let name = row.text(column).unwrap_or_default();
                 let at = names.iter().position(|n| n.eq_ignore_ascii_case(name.trim()));
-                vec![at.ok_or_else(|| format!("column `{column}` says `{name}`, which is none of {names:?}"))?]
+                vec![
+                    at.ok_or_else(|| format!("column `{column}` says `{name}`, which is none of {names:?}"))?,
+                ]
             }
             Better::Raters(columns) => {
                 let mut votes = [0usize; 3];
                 for column in columns {
                     match row.columns.get(column).and_then(Value::as_u64) {
                         Some(v @ 0..=2) => votes[v as usize] += 1,
-                        _ => return Err(format!("column `{column}` is a rater and holds neither 0, 1 nor 2")),
+                        _ => {
+                            return Err(format!("column `{column}` is a rater and holds neither 0, 1 nor 2"));
+                        }
                     }
                 }
                 let most = votes.iter().max().copied().unwrap_or(0);
@@ -299,14 +327,17 @@ fn rule_of(rules: &[Scoring], row: &Row, options: &[String]) -> Option<usize> {
         "#options" => if options.is_empty() { "no" } else { "yes" }.to_owned(),
         _ => row.text(column).unwrap_or_default(),
     };
-    rules.iter().position(|r| r.when.iter().all(|(column, value)| text(column).trim().eq_ignore_ascii_case(value)))
+    rules
+        .iter()
+        .position(|r| r.when.iter().all(|(column, value)| text(column).trim().eq_ignore_ascii_case(value)))
 }
 
 /// Labels of a row in a grouping; `(none)` where the cells are empty, so that no row is lost from a table.
 fn labels(group: &Group, row: &Row) -> Vec<String> {
     let rename = |label: &str| -> String {
         let label = label.trim();
-        let by_prefix = group.prefix.iter().filter(|(p, _)| label.starts_with(p.as_str())).max_by_key(|(p, _)| p.len());
+        let by_prefix =
+            group.prefix.iter().filter(|(p, _)| label.starts_with(p.as_str())).max_by_key(|(p, _)| p.len());
         let label = by_prefix.map_or(label, |(_, to)| to.as_str());
         group.alias.get(label).map_or(label, String::as_str).to_owned()
     };

@@ -9,4 +9,17 @@
 //! # Ok::<(), stats::StatsError>(())
 //! ```
 
+pub mod audit;
+pub mod compare;
+pub mod declare;
+pub mod evaluate;
+pub mod item;
+pub mod judge;
+pub mod load;
+pub mod prompt;
+pub mod report;
+pub mod run;
+pub mod score;
 pub mod stats;
+pub mod stored;
+pub mod summary;

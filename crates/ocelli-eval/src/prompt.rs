@@ -60,11 +60,10 @@ impl<'a> Renderer<'a> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_keep_trailing_newline(true);
-        environment.set_fuel(Some(1_000_000));
         environment.add_filter("without", |text: String, part: String| text.replace(&part, ""));
         let prompt: &Prompt = &task.benchmark.prompt;
-        let slots = prompt.slots.iter().filter_map(|s| Some((Regex::new(&s.pattern).ok()?, s.column.clone())));
+        let slots =
+            prompt.slots.iter().filter_map(|s| Some((Regex::new(&s.pattern).ok()?, s.column.clone())));
         Self { task, slots: slots.collect(), environment }
     }
 
@@ -83,9 +82,14 @@ impl<'a> Renderer<'a> {
     }
 
     /// Renders any template with any variables; `place` is for messages.
-    pub fn text(&self, place: &str, template: &str, variables: &Map<String, Value>) -> Result<String, PromptError> {
+    pub fn text(
+        &self,
+        place: &str,
+        template: &str,
+        variables: &Map<String, Value>,
+    ) -> Result<String, PromptError> {
         self.environment
-            .render_str(template, Jinja::from_serialize(variables))
+            .render_str(template, to_jinja(variables))
             .map_err(|e| PromptError::Template { place: place.to_owned(), message: explain(&e) })
     }
 
@@ -135,6 +139,25 @@ impl<'a> Renderer<'a> {
         }
         Ok(parts)
     }
+}
+
+/// A JSON object as a template sees it; null is `none`.
+fn to_jinja(object: &Map<String, Value>) -> Jinja {
+    fn convert(value: &Value) -> Jinja {
+        match value {
+            Value::Null => Jinja::from(()),
+            Value::Bool(b) => Jinja::from(*b),
+            Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+                (Some(i), _) => Jinja::from(i),
+                (None, Some(x)) => Jinja::from(x),
+                (None, None) => Jinja::from(n.to_string()),
+            },
+            Value::String(s) => Jinja::from(s.as_str()),
+            Value::Array(list) => Jinja::from(list.iter().map(convert).collect::<Vec<_>>()),
+            Value::Object(object) => to_jinja(object),
+        }
+    }
+    Jinja::from_pairs(object.iter().map(|(name, value)| (name.as_str(), convert(value))))
 }
 
 fn explain(error: &minijinja::Error) -> String {

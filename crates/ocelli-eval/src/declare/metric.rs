@@ -69,9 +69,9 @@ pub struct Section {
 impl Metric {
     pub(super) fn check(&self, groups: &[Group]) -> Result<(), String> {
         let group = match &self.kind {
-            MetricKind::MacroMean { group } | MetricKind::Sections { group, .. } | MetricKind::Ties { group, .. } => {
-                group
-            }
+            MetricKind::MacroMean { group }
+            | MetricKind::Sections { group, .. }
+            | MetricKind::Ties { group, .. } => group,
             MetricKind::AllRight { .. } | MetricKind::YesNo | MetricKind::Raters { .. } => return Ok(()),
         };
         if groups.iter().any(|g| g.name == *group) {

@@ -61,7 +61,11 @@ impl Task {
                 Some((distance, near)) if distance <= 3 => format!(" (did you mean `{near}`?)"),
                 _ => String::new(),
             };
-            TaskError::Unknown { name: name.into(), hint, known: shipped_names().collect::<Vec<_>>().join(", ") }
+            TaskError::Unknown {
+                name: name.into(),
+                hint,
+                known: shipped_names().collect::<Vec<_>>().join(", "),
+            }
         })?;
         Self::with_variant(benchmark, variant)
     }

@@ -13,7 +13,12 @@ pub(super) fn expand(root: &Path, pattern: &str) -> Vec<PathBuf> {
                 continue;
             }
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
-            next.extend(entries.flatten().filter(|e| matches(part, &e.file_name().to_string_lossy())).map(|e| e.path()));
+            next.extend(
+                entries
+                    .flatten()
+                    .filter(|e| matches(part, &e.file_name().to_string_lossy()))
+                    .map(|e| e.path()),
+            );
         }
         found = next;
     }

@@ -65,8 +65,12 @@ impl Images {
             (ImageForm::File | ImageForm::Base64, Cell::Value(Value::String(s))) if s.trim().is_empty() => {
                 return Ok(None);
             }
-            (ImageForm::File, Cell::Value(Value::String(name))) => return self.add_file(root, &name).map(Some),
-            (ImageForm::Base64, Cell::Value(Value::String(text))) => decode(&text).map_err(ImageProblem::Cell)?,
+            (ImageForm::File, Cell::Value(Value::String(name))) => {
+                return self.add_file(root, &name).map(Some);
+            }
+            (ImageForm::Base64, Cell::Value(Value::String(text))) => {
+                decode(&text).map_err(ImageProblem::Cell)?
+            }
             (ImageForm::Bytes, Cell::Bytes(bytes)) => bytes,
             (ImageForm::Bytes, Cell::Value(Value::String(name))) if !name.is_empty() => {
                 // A hub struct without bytes names a file.
@@ -103,7 +107,10 @@ impl Images {
 
 fn decode(text: &str) -> Result<Vec<u8>, String> {
     if text.len() > MAX_IMAGE / 3 * 4 {
-        return Err(format!("{} characters of base64 are more than an image of {MAX_IMAGE} bytes", text.len()));
+        return Err(format!(
+            "{} characters of base64 are more than an image of {MAX_IMAGE} bytes",
+            text.len()
+        ));
     }
     let body = match text.strip_prefix("data:") {
         Some(rest) => rest.split_once(";base64,").ok_or("a data URL that is not base64")?.1,

@@ -55,7 +55,9 @@ fn document(path: &Path, nested: &str) -> Result<Value, LoadError> {
 
 pub(super) fn read_array(path: &Path, nested: &str, sink: &mut Sink<'_>) -> Result<(), LoadError> {
     match document(path, nested)? {
-        Value::Array(rows) => rows.into_iter().enumerate().try_for_each(|(i, v)| sink(i + 1, cells(path, i + 1, v)?)),
+        Value::Array(rows) => {
+            rows.into_iter().enumerate().try_for_each(|(i, v)| sink(i + 1, cells(path, i + 1, v)?))
+        }
         other => Err(bad(path, format!("holds {}, not a list of rows", kind_of(&other)))),
     }
 }

@@ -145,7 +145,9 @@ pub enum LoadError {
 
 fn missing(name: &str, url: &str, licence: &str, looked: &[PathBuf]) -> String {
     let places: String = looked.iter().map(|p| format!("\n  {}", p.display())).collect();
-    format!("the data of {name} is not here. Get it from {url} (licence: {licence}) and put it where one of these is found:{places}")
+    format!(
+        "the data of {name} is not here. Get it from {url} (licence: {licence}) and put it where one of these is found:{places}"
+    )
 }
 
 fn listed(problems: &[Problem], total: usize) -> String {
@@ -194,7 +196,12 @@ pub(crate) enum Cell {
 pub(crate) type Sink<'a> = dyn FnMut(usize, Vec<(String, Cell)>) -> Result<(), LoadError> + 'a;
 
 /// Reads one file row by row.
-pub(crate) fn read_rows(path: &Path, format: Format, nested: &str, sink: &mut Sink<'_>) -> Result<(), LoadError> {
+pub(crate) fn read_rows(
+    path: &Path,
+    format: Format,
+    nested: &str,
+    sink: &mut Sink<'_>,
+) -> Result<(), LoadError> {
     match format {
         Format::Parquet => parquet::read(path, sink),
         Format::Tsv => tsv::read(path, sink),
@@ -300,7 +307,9 @@ impl<'a> Reader<'a> {
         match &benchmark.given {
             Some(given) => needed.extend(given.answers.iter().chain([&given.query]).cloned()),
             None => {
-                needed.extend([&benchmark.fields.question, &benchmark.fields.answer].map(|c| self.task.resolve(c)));
+                needed.extend(
+                    [&benchmark.fields.question, &benchmark.fields.answer].map(|c| self.task.resolve(c)),
+                );
             }
         }
         needed.extend(self.layout.only.keys().cloned());
@@ -352,7 +361,10 @@ impl<'a> Reader<'a> {
                 Cell::Value(Value::String(s)) if s.len() > MAX_TEXT => {
                     self.problems.push(
                         &place,
-                        format!("column `{name}` holds {} bytes of text, more than the limit of {MAX_TEXT}", s.len()),
+                        format!(
+                            "column `{name}` holds {} bytes of text, more than the limit of {MAX_TEXT}",
+                            s.len()
+                        ),
                     );
                     clean = false;
                 }

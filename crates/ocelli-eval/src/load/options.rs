@@ -92,14 +92,17 @@ mod tests {
 
     #[test]
     fn all_ways_to_write_a_list() {
-        let check = |value: Value, expected: &[&str]| assert_eq!(option_list(&value).unwrap(), expected, "{value}");
+        let check =
+            |value: Value, expected: &[&str]| assert_eq!(option_list(&value).unwrap(), expected, "{value}");
         check(json!(["a", 2, 0.5]), &["a", "2", "0.5"]);
         check(json!(null), &[]);
         check(json!("[]"), &[]);
         check(json!("[\"a\", \"b\"]"), &["a", "b"]);
         check(json!("['6cm', '7cm']"), &["6cm", "7cm"]);
         check(json!("['it\\'s', \"a, b\", 3.5, '\\u00e9\\n\\xb0']"), &["it's", "a, b", "3.5", "é\n°"]);
-        for hostile in [json!(7), json!("['a'"), json!("['a' 'b']"), json!("[['a']]"), json!("{}"), json!([["a"]])] {
+        for hostile in
+            [json!(7), json!("['a'"), json!("['a' 'b']"), json!("[['a']]"), json!("{}"), json!([["a"]])]
+        {
             assert!(option_list(&hostile).is_err(), "{hostile}");
         }
     }

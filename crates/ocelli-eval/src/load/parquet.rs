@@ -21,13 +21,17 @@ pub(super) fn read(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadError> {
     // The parquet crate panics on some corrupt files; an evaluation must not.
     let outcome = catch_unwind(AssertUnwindSafe(|| read_inner(path, sink)));
     outcome.unwrap_or_else(|_| {
-        Err(LoadError::Format { path: path.to_owned(), message: "not a sound parquet file; download it again".into() })
+        Err(LoadError::Format {
+            path: path.to_owned(),
+            message: "not a sound parquet file; download it again".into(),
+        })
     })
 }
 
 fn read_inner(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadError> {
     let bad = |message: String| LoadError::Format { path: path.to_owned(), message };
-    let file = File::open(path).map_err(|source| IoError::Os { what: "open", path: path.to_owned(), source })?;
+    let file =
+        File::open(path).map_err(|source| IoError::Os { what: "open", path: path.to_owned(), source })?;
     let reader = SerializedFileReader::new(file).map_err(|e| bad(e.to_string()))?;
     let schema = reader.metadata().file_metadata().schema_descr_ptr();
     let mut number = 0;

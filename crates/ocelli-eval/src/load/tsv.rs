@@ -96,7 +96,8 @@ impl<R: Read> Splitter<R> {
                             quoted = false;
                             self.peeked = other;
                             if !matches!(other, None | Some(b'\t' | b'\n' | b'\r')) {
-                                let message = format!("field {}: text after the closing quote", record.len() + 1);
+                                let message =
+                                    format!("field {}: text after the closing quote", record.len() + 1);
                                 return Err(Fault::Bad(message));
                             }
                         }
@@ -113,12 +114,16 @@ impl<R: Read> Splitter<R> {
                     Some(b'\t' | b'\n') => break byte,
                     Some(b) => field.push(b),
                     None if quoted => {
-                        return Err(Fault::Bad(format!("field {}: the quote is never closed", record.len() + 1)));
+                        return Err(Fault::Bad(format!(
+                            "field {}: the quote is never closed",
+                            record.len() + 1
+                        )));
                     }
                     None => break None,
                 }
                 if field.len() > MAX_FIELD {
-                    let message = format!("field {} is longer than the limit of {MAX_FIELD} bytes", record.len() + 1);
+                    let message =
+                        format!("field {} is longer than the limit of {MAX_FIELD} bytes", record.len() + 1);
                     return Err(Fault::Bad(message));
                 }
             };

@@ -77,8 +77,11 @@ impl Cache {
         if self.places.contains_key(&entry.key) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(entry)
-            .map_err(|source| IoError::Json { path: self.path.clone(), line: 0, source })?;
+        let mut line = serde_json::to_vec(entry).map_err(|source| IoError::Json {
+            path: self.path.clone(),
+            line: 0,
+            source,
+        })?;
         line.push(b'\n');
         let at = self.end;
         self.append(&line)?;

@@ -121,7 +121,9 @@ pub enum LogError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// The folder holds another run.
-    #[error("{folder} holds another run: {what} is {found} there and {wanted} here; choose another folder, or delete it")]
+    #[error(
+        "{folder} holds another run: {what} is {found} there and {wanted} here; choose another folder, or delete it"
+    )]
     Other {
         /// The folder.
         folder: PathBuf,
@@ -155,8 +157,11 @@ impl Log {
                 wanted,
             })?;
         } else {
-            let text = serde_json::to_vec_pretty(header)
-                .map_err(|source| IoError::Json { path: head.clone(), line: 0, source })?;
+            let text = serde_json::to_vec_pretty(header).map_err(|source| IoError::Json {
+                path: head.clone(),
+                line: 0,
+                source,
+            })?;
             write_atomic(&head, &text)?;
         }
         let path = folder.join(format!("{name}.jsonl"));
@@ -203,7 +208,7 @@ impl Log {
 }
 
 /// Reads the header of a run.
-pub fn read_header(folder: &Path) -> Result<RunHeader, IoError> {
+fn read_header(folder: &Path) -> Result<RunHeader, IoError> {
     let path = folder.join("run.json");
     let bytes = read_bounded(&path, 16 << 20)?;
     serde_json::from_slice(&bytes).map_err(|source| IoError::Json { path, line: source.line(), source })

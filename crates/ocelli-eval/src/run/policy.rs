@@ -69,8 +69,11 @@ impl Policy {
     ) -> Result<Completion, Failed> {
         match self {
             Self::Endpoint(endpoint) => {
-                let request =
-                    ocelli_agent::endpoint::ChatRequest { messages: &messages, sampling: &sampling, tools: &[] };
+                let request = ocelli_agent::endpoint::ChatRequest {
+                    messages: &messages,
+                    sampling: &sampling,
+                    tools: &[],
+                };
                 let answer = endpoint.chat(request, |hash| images.get(hash)).await;
                 answer.map_err(|e| Failed { message: e.to_string(), fatal: e.is_fatal() })
             }
