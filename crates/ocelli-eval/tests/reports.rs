@@ -15,7 +15,7 @@ use ocelli_eval::summary::Mode;
 use serde_json::{Value, json};
 
 fn task() -> Task {
-    let text = r#"
+    let text = r##"
 name = "made"
 title = "Made up"
 source = { url = "https://example.org", licence = "none" }
@@ -39,7 +39,7 @@ strict = { compare = "math" }
 [[groups]]
 name = "subject"
 by = ["subject"]
-"#;
+"##;
     Task::with_variant(Benchmark::parse("made", text).unwrap(), "").unwrap()
 }
 
