@@ -7,6 +7,7 @@
 pub mod batching;
 pub mod control;
 pub mod durable;
+pub mod endpoint;
 pub mod engine;
 pub mod env;
 pub mod episode;

@@ -1,0 +1,215 @@
+//! `ocelli eval`: ask a model a benchmark, score, report.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use ocelli_agent::endpoint::{
+    ApiKey, Concurrency, Endpoint, EndpointConfig, Price, RetryPolicy, SamplingParams,
+};
+use ocelli_eval::declare::{Benchmark, Task};
+use ocelli_eval::evaluate::{Evaluation, Plan, ReasoningMode, evaluate};
+use ocelli_eval::load::{Images, Pictures, load};
+use ocelli_eval::report::{HtmlOptions, html, markdown, terminal};
+use ocelli_eval::run::{Cache, Policy};
+
+use crate::ui::Ui;
+
+/// Ask a model one or more benchmarks, score the answers by the official rules and by strict ones, and report.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Benchmarks with their variants, e.g. `emma-mini csvqa:zh,direct`; a path of a TOML file declares one of your own.
+    #[arg(required = true)]
+    tasks: Vec<String>,
+    /// Name of the model, as the endpoint knows it.
+    #[arg(long)]
+    model: String,
+    /// Base address of an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.
+    #[arg(long)]
+    endpoint: String,
+    /// Environment variable that holds the endpoint's key.
+    #[arg(long, default_value = "OPENAI_API_KEY")]
+    key_from: String,
+    /// Folder of the data sets; OCELLI_DATA or ./data where absent.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Folder of the runs; a run that stopped is continued there.
+    #[arg(long, default_value = "runs/eval")]
+    out: PathBuf,
+    /// Keep answers in this folder for other runs that ask the same.
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Most requests in flight.
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// Attempts for each request, the first included.
+    #[arg(long, default_value_t = 8)]
+    attempts: u32,
+    /// Seconds until an attempt is given up.
+    #[arg(long, default_value_t = 600.0)]
+    timeout: f64,
+    /// Requests per minute that the endpoint allows.
+    #[arg(long)]
+    rpm: Option<f64>,
+    /// Tokens per minute that the endpoint allows.
+    #[arg(long)]
+    tpm: Option<f64>,
+    /// Price per million prompt tokens and per million completion tokens.
+    #[arg(long, num_args = 2, value_names = ["PROMPT", "COMPLETION"])]
+    price: Option<Vec<f64>>,
+    /// Samples per item, in place of the benchmark's.
+    #[arg(long)]
+    samples: Option<u32>,
+    /// Temperature, in place of the benchmark's.
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Longest answer in tokens, in place of the benchmark's.
+    #[arg(long)]
+    max_tokens: Option<u32>,
+    /// Seed for endpoints that honour one; each further sample counts it up.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only the first items.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Model of the judge, where the benchmark uses one.
+    #[arg(long)]
+    judge: Option<String>,
+    /// Endpoint of the judge; that of the model where absent.
+    #[arg(long)]
+    judge_endpoint: Option<String>,
+    /// Judge the reasoning as well.
+    #[arg(long, value_enum, default_value_t = Reasoning::Off)]
+    reasoning: Reasoning,
+    /// Megabytes of pictures to embed into the HTML report.
+    #[arg(long, default_value_t = 24)]
+    pictures: usize,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Reasoning {
+    Off,
+    /// Sound or not.
+    Binary,
+    /// And step by step.
+    Stepwise,
+}
+
+/// Where data sets are.
+pub(super) fn data_dir(given: Option<&Path>) -> PathBuf {
+    given.map(Path::to_owned).or_else(|| std::env::var_os("OCELLI_DATA").map(PathBuf::from)).unwrap_or_else(|| "data".into())
+}
+
+/// A shipped benchmark or a declaration of one's own, with its variant.
+pub(super) fn task(text: &str) -> anyhow::Result<Task> {
+    const MAX_DECLARATION: u64 = 1 << 20;
+    let (name, variant) = text.split_once(".toml").map_or((text, None), |(n, v)| (n, Some(v)));
+    let Some(variant) = variant else { return Ok(Task::parse(text)?) };
+    let path = PathBuf::from(format!("{name}.toml"));
+    let bytes = ocelli_data::io::read_bounded(&path, MAX_DECLARATION)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))?;
+    let benchmark = Benchmark::parse(&path.display().to_string(), &text)?;
+    Ok(Task::with_variant(benchmark, variant.trim_start_matches(':'))?)
+}
+
+/// A name that is safe as a folder.
+pub(super) fn folder_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
+/// Writes the reports of an evaluation into a folder and shows the numbers.
+pub(super) fn report(evaluation: &Evaluation, folder: &Path, options: &HtmlOptions<'_>, ui: &Ui) -> anyhow::Result<()> {
+    let write = |name: &str, text: String| ocelli_data::io::write_atomic(&folder.join(name), text.as_bytes());
+    write("report.json", serde_json::to_string(evaluation)?)?;
+    write("report.md", markdown(evaluation))?;
+    write("report.html", html(evaluation, options))?;
+    if !ui.json {
+        println!("{}", terminal(&evaluation.summary, 24));
+        println!("reports: {}/report.{{html,md,json}}", folder.display());
+    }
+    Ok(())
+}
+
+impl Args {
+    fn endpoint(&self, url: &str, model: &str) -> anyhow::Result<Policy> {
+        let mut config = EndpointConfig::new(url, model);
+        config.api_key = std::env::var(&self.key_from).ok().filter(|k| !k.is_empty()).map(ApiKey::new);
+        let start = Concurrency::default().start.min(self.concurrency);
+        config.concurrency = Concurrency { start, max: self.concurrency };
+        config.retry = RetryPolicy { attempts: self.attempts, ..RetryPolicy::default() };
+        config.timeout_s = self.timeout;
+        config.requests_per_minute = self.rpm;
+        config.tokens_per_minute = self.tpm;
+        config.price = match self.price.as_deref() {
+            Some([input, output]) => Some(Price { input: *input, cached_input: None, output: *output }),
+            _ => None,
+        };
+        Ok(Policy::Endpoint(Endpoint::new(config)?))
+    }
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    if args.concurrency == 0 || args.samples == Some(0) {
+        bail!("--concurrency and --samples are at least 1");
+    }
+    let policy = args.endpoint(&args.endpoint, &args.model)?;
+    let judge = match &args.judge {
+        Some(model) => {
+            let url = args.judge_endpoint.as_ref().unwrap_or(&args.endpoint);
+            Some(args.endpoint(url, model)?)
+        }
+        None => None,
+    };
+    let mut cache = args.cache.as_deref().map(Cache::open).transpose()?;
+    let data = data_dir(args.data.as_deref());
+    let tasks = args.tasks.iter().map(|t| task(t)).collect::<anyhow::Result<Vec<Task>>>()?;
+    // One thread moves the bytes of many requests; waiting is what takes the time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut summaries = Vec::new();
+    for task in &tasks {
+        let folder = args.out.join(folder_name(&task.name())).join(folder_name(&args.model));
+        let table = load(task, &data, &args.out.join("images"), Pictures::Read)?;
+        let declared = &task.benchmark.sampling;
+        let plan = Plan {
+            task,
+            policy: &policy,
+            judge: judge.as_ref(),
+            reasoning: match args.reasoning {
+                Reasoning::Off => ReasoningMode::Off,
+                Reasoning::Binary => ReasoningMode::Binary,
+                Reasoning::Stepwise => ReasoningMode::Stepwise,
+            },
+            sampling: SamplingParams {
+                temperature: args.temperature.or(declared.temperature),
+                max_tokens: args.max_tokens.or(declared.max_tokens),
+                seed: args.seed.or(declared.seed),
+                ..declared.clone()
+            },
+            samples: args.samples.unwrap_or(task.benchmark.samples),
+            limit: args.limit,
+        };
+        let bar = ui.progress(0, &task.benchmark.name);
+        let running = evaluate(&plan, &table, &folder, cache.as_mut(), |stage, p| {
+            bar.set_length(p.total as u64);
+            bar.set_position(p.done as u64);
+            bar.set_message(if p.failed > 0 { format!("{stage}, {} failed", p.failed) } else { stage.to_owned() });
+        });
+        let (evaluation, asked) = runtime.block_on(running)?;
+        bar.finish_and_clear();
+        let images: &Images = &table.images;
+        let options =
+            HtmlOptions { images: Some(images), image_budget: args.pictures << 20, comparisons: &[] };
+        report(&evaluation, &folder, &options, ui)?;
+        if !ui.json {
+            println!(
+                "asked {} ({} failed), {} from the log, {} from the cache\n",
+                asked.asked, asked.failed, asked.from_log, asked.from_cache
+            );
+        }
+        summaries.push(evaluation.summary);
+    }
+    if ui.json {
+        println!("{}", serde_json::to_string_pretty(&summaries)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,214 @@
+//! Two runs on shared items: paired differences with their errors, exact tests, corrections for several tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::Evaluation;
+use crate::stats::{
+    Interval, McNemar, PairedDifference, StatsError, benjamini_hochberg, detectable_difference, holm,
+    mcnemar, paired_bootstrap, paired_difference, paired_permutation, sample_size,
+};
+use crate::summary::{CONFIDENCE, Mode};
+
+const REPLICATES: usize = 10_000;
+
+/// An item on which two runs differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemDifference {
+    /// Name of the item.
+    pub item: String,
+    /// Mean credit of the first run.
+    pub a: f64,
+    /// Mean credit of the second run.
+    pub b: f64,
+    /// Answer of the first run, first sample.
+    pub answer_a: String,
+    /// Answer of the second run, first sample.
+    pub answer_b: String,
+    /// Gold answer.
+    pub gold: String,
+}
+
+/// Comparison of two runs of one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Benchmark and variant.
+    pub task: String,
+    /// First model.
+    pub a: String,
+    /// Second model.
+    pub b: String,
+    /// Items that both runs have.
+    pub shared: usize,
+    /// Items that only the first has.
+    pub only_in_a: usize,
+    /// Items that only the second has.
+    pub only_in_b: usize,
+    /// True where the data of the runs is not the same.
+    pub data_differs: bool,
+    /// Mean credit of the first on the shared items.
+    pub mean_a: f64,
+    /// Mean credit of the second on the shared items.
+    pub mean_b: f64,
+    /// Paired difference a - b.
+    pub difference: PairedDifference,
+    /// Bootstrap interval of the difference (10,000 replicates, seed 0).
+    pub bootstrap: Interval,
+    /// Permutation p-value of the difference.
+    pub permutation_p: f64,
+    /// Exact McNemar test, where every item has one sample worth 0 or 1.
+    pub mcnemar: Option<McNemar>,
+    /// p-value after Holm's correction over all comparisons made together.
+    pub holm_p: f64,
+    /// p-value after Benjamini and Hochberg's.
+    pub bh_p: f64,
+    /// Smallest true difference that this many items show with 80 % power at level 0.05.
+    pub detectable: Option<f64>,
+    /// Items that would show the observed difference with 80 % power.
+    pub items_needed: Option<u64>,
+    /// Items on which they differ.
+    pub items: Vec<ItemDifference>,
+}
+
+impl Comparison {
+    /// The p-value of the test that fits the data: McNemar's where it applies, else the permutation's.
+    pub fn p(&self) -> f64 {
+        self.mcnemar.map_or(self.permutation_p, |m| m.p)
+    }
+}
+
+/// Runs that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// No items in common.
+    #[error("{a} and {b} share no items")]
+    Disjoint {
+        /// First.
+        a: String,
+        /// Second.
+        b: String,
+    },
+    /// Two different tasks.
+    #[error("{a} and {b} are runs of different tasks")]
+    Tasks {
+        /// First.
+        a: String,
+        /// Second.
+        b: String,
+    },
+    /// The numbers.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+}
+
+struct Credits {
+    mean: f64,
+    samples: usize,
+    answer: String,
+    gold: String,
+    cluster: Option<String>,
+}
+
+fn credits(run: &Evaluation, mode: Mode) -> BTreeMap<&str, Credits> {
+    let mut by_item: BTreeMap<&str, Credits> = BTreeMap::new();
+    for record in &run.records {
+        let verdict = if mode == Mode::Reference { &record.reference } else { &record.strict };
+        let entry = by_item.entry(&record.id).or_insert_with(|| Credits {
+            mean: 0.0,
+            samples: 0,
+            answer: verdict.answer.clone().unwrap_or_default(),
+            gold: record.gold.clone(),
+            cluster: record.cluster.clone(),
+        });
+        entry.mean += (verdict.or_zero() - entry.mean) / (entry.samples + 1) as f64;
+        entry.samples += 1;
+    }
+    by_item
+}
+
+/// Compares pairs of runs; the corrections for several tests are over all of them.
+pub fn compare(pairs: &[(&Evaluation, &Evaluation)], mode: Mode) -> Result<Vec<Comparison>, CompareError> {
+    let mut comparisons = pairs.iter().map(|(a, b)| one(a, b, mode)).collect::<Result<Vec<_>, _>>()?;
+    let p: Vec<f64> = comparisons.iter().map(Comparison::p).collect();
+    for ((c, holm), bh) in comparisons.iter_mut().zip(holm(&p)?).zip(benjamini_hochberg(&p)?) {
+        c.holm_p = holm;
+        c.bh_p = bh;
+    }
+    Ok(comparisons)
+}
+
+fn one(a: &Evaluation, b: &Evaluation, mode: Mode) -> Result<Comparison, CompareError> {
+    let name = |e: &Evaluation| format!("{} on {}", e.summary.model, e.summary.task);
+    if a.summary.task != b.summary.task {
+        return Err(CompareError::Tasks { a: name(a), b: name(b) });
+    }
+    let (of_a, of_b) = (credits(a, mode), credits(b, mode));
+    let shared: BTreeSet<&str> = of_a.keys().filter(|k| of_b.contains_key(*k)).copied().collect();
+    if shared.is_empty() {
+        return Err(CompareError::Disjoint { a: name(a), b: name(b) });
+    }
+    let column = |of: &BTreeMap<&str, Credits>| -> Vec<f64> {
+        shared.iter().map(|id| of[id].mean.clamp(0.0, 1.0)).collect()
+    };
+    let (x, y) = (column(&of_a), column(&of_b));
+    let clustered = shared.iter().any(|id| of_a[id].cluster.is_some());
+    let names: Vec<String> =
+        shared.iter().map(|id| of_a[id].cluster.clone().unwrap_or_else(|| (*id).to_owned())).collect();
+    let clusters = clustered.then_some(names.as_slice());
+    let difference = paired_difference(&x, &y, clusters, CONFIDENCE)?;
+    let binary = |v: &[f64]| v.iter().all(|c| *c == 0.0 || *c == 1.0);
+    // With clusters the items are not independent, which the exact test assumes.
+    let exact = binary(&x) && binary(&y) && !clustered;
+    let right = |v: &[f64]| v.iter().map(|c| *c == 1.0).collect::<Vec<bool>>();
+    let power = |ok: bool, v: Result<f64, StatsError>| if ok { v.ok() } else { None };
+    let items = shared
+        .iter()
+        .filter(|id| of_a[*id].mean != of_b[*id].mean)
+        .map(|id| ItemDifference {
+            item: (*id).to_owned(),
+            a: of_a[id].mean,
+            b: of_b[id].mean,
+            answer_a: of_a[id].answer.clone(),
+            answer_b: of_b[id].answer.clone(),
+            gold: of_a[id].gold.clone(),
+        })
+        .collect();
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    Ok(Comparison {
+        task: a.summary.task.clone(),
+        a: a.summary.model.clone(),
+        b: b.summary.model.clone(),
+        shared: shared.len(),
+        only_in_a: of_a.len() - shared.len(),
+        only_in_b: of_b.len() - shared.len(),
+        data_differs: a.summary.data != b.summary.data,
+        mean_a: mean(&x),
+        mean_b: mean(&y),
+        difference,
+        bootstrap: paired_bootstrap(
+            &x,
+            &y,
+            clusters,
+            REPLICATES,
+            CONFIDENCE,
+            &mut ChaCha8Rng::seed_from_u64(0),
+        )?,
+        permutation_p: paired_permutation(&x, &y, clusters, REPLICATES, &mut ChaCha8Rng::seed_from_u64(0))?,
+        mcnemar: if exact { Some(mcnemar(&right(&x), &right(&y))?) } else { None },
+        holm_p: 1.0,
+        bh_p: 1.0,
+        detectable: power(
+            difference.sigma > 0.0,
+            detectable_difference(difference.sigma, shared.len() as u64, 0.05, 0.8),
+        ),
+        items_needed: if difference.sigma > 0.0 && difference.difference != 0.0 {
+            sample_size(difference.sigma, difference.difference.abs(), 0.05, 0.8).ok()
+        } else {
+            None
+        },
+        items,
+    })
+}

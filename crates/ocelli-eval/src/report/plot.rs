@@ -1,0 +1,202 @@
+//! Plots as inline SVG. Colours are CSS variables of the page, so that they follow light and dark.
+
+use std::fmt::Write as _;
+
+use super::html::escape;
+use crate::summary::{Curves, GroupTable, KRow, TokenBudget};
+
+const WIDTH: f64 = 760.0;
+
+/// Accuracy by label with intervals, one line per label, both modes.
+pub(super) fn groups(table: &GroupTable) -> String {
+    const LEFT: f64 = 250.0;
+    const LINE: f64 = 30.0;
+    let height = 34.0 + LINE * table.rows.len() as f64;
+    let x = |v: f64| LEFT + (WIDTH - LEFT - 70.0) * v.clamp(0.0, 1.0);
+    let mut svg = open(height, &format!("Accuracy by {}", table.name));
+    for tick in 0..=4 {
+        let v = f64::from(tick) / 4.0;
+        let (at, bottom) = (x(v), height - 22.0);
+        let _ = write!(svg, r#"<line class="grid" x1="{at:.1}" y1="4" x2="{at:.1}" y2="{bottom:.1}"/>"#);
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{:.0} %</text>"#,
+            height - 7.0,
+            100.0 * v
+        );
+    }
+    for (i, row) in table.rows.iter().enumerate() {
+        let y = 16.0 + LINE * i as f64;
+        let label: String = row.label.chars().take(34).collect();
+        let _ = write!(
+            svg,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            LEFT - 10.0,
+            y + 4.0,
+            escape(&label)
+        );
+        let modes = [("ref", row.reference, -5.0), ("strict", Some(row.strict), 5.0)];
+        for (class, estimate, shift) in modes {
+            let Some(e) = estimate else { continue };
+            let y = y + shift;
+            let (low, high, mean) = (x(e.interval.low), x(e.interval.high), x(e.mean));
+            let _ = write!(
+                svg,
+                r#"<line class="{class} bar" x1="{low:.1}" y1="{y:.1}" x2="{high:.1}" y2="{y:.1}"/>"#
+            );
+            let _ = write!(
+                svg,
+                r#"<circle class="{class} dot" cx="{mean:.1}" cy="{y:.1}" r="4"><title>{class} {:.1} % [{:.1}, {:.1}], n = {}</title></circle>"#,
+                100.0 * e.mean,
+                100.0 * e.interval.low,
+                100.0 * e.interval.high,
+                e.n
+            );
+        }
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{:.1}">n {}</text>"#,
+            WIDTH - 58.0,
+            y + 4.0,
+            row.strict.n
+        );
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+struct Axes {
+    max_x: f64,
+    log: bool,
+    min_x: f64,
+}
+
+const HEIGHT: f64 = 300.0;
+
+impl Axes {
+    fn x(&self, v: f64) -> f64 {
+        let share = if self.log {
+            (v / self.min_x).ln() / (self.max_x / self.min_x).ln().max(1e-9)
+        } else {
+            (v - self.min_x) / (self.max_x - self.min_x).max(1e-9)
+        };
+        60.0 + (WIDTH - 190.0) * share.clamp(0.0, 1.0)
+    }
+
+    fn y(v: f64) -> f64 {
+        HEIGHT - 40.0 - (HEIGHT - 60.0) * v.clamp(0.0, 1.0)
+    }
+
+    fn frame(&self, title: &str, ticks: &[f64], x_name: &str) -> String {
+        let mut svg = open(HEIGHT, title);
+        for tick in 0..=4 {
+            let v = f64::from(tick) / 4.0;
+            let y = Self::y(v);
+            let _ = write!(
+                svg,
+                r#"<line class="grid" x1="60" y1="{y:.1}" x2="{:.1}" y2="{y:.1}"/>"#,
+                WIDTH - 130.0
+            );
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="52" y="{:.1}" text-anchor="end">{:.0} %</text>"#,
+                y + 4.0,
+                100.0 * v
+            );
+        }
+        for t in ticks {
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{t:.0}</text>"#,
+                self.x(*t),
+                HEIGHT - 22.0
+            );
+        }
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{x_name}</text>"#,
+            (60.0 + WIDTH - 130.0) / 2.0,
+            HEIGHT - 5.0
+        );
+        svg
+    }
+
+    fn line(&self, svg: &mut String, class: &str, points: &[(f64, f64)]) {
+        let path: Vec<String> =
+            points.iter().map(|(x, y)| format!("{:.1},{:.1}", self.x(*x), Self::y(*y))).collect();
+        let _ = write!(svg, r#"<polyline class="{class} line" points="{}"/>"#, path.join(" "));
+    }
+}
+
+/// Names at the right end of lines, pushed apart so that they do not overlap.
+fn names(svg: &mut String, ends: &mut [(f64, &str, &str)]) {
+    ends.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut last = f64::NEG_INFINITY;
+    for (value, class, name) in ends {
+        let y = Axes::y(*value).max(last + 15.0);
+        last = y;
+        let _ = write!(
+            svg,
+            r#"<text class="{class} name" x="{:.1}" y="{:.1}">{name}</text>"#,
+            WIDTH - 124.0,
+            y + 4.0
+        );
+    }
+}
+
+/// pass@k, pass^k, majority and (where known) best-of-k over k.
+pub(super) fn over_k(curves: &Curves) -> String {
+    let rows = &curves.k;
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return String::new() };
+    let axes = Axes { min_x: first.k as f64, max_x: last.k as f64, log: true };
+    let ticks: Vec<f64> = rows.iter().map(|r| r.k as f64).collect();
+    let mut svg = axes.frame("Accuracy over samples", &ticks, "samples k");
+    type Series<'a> = (&'a str, &'a str, Box<dyn Fn(&KRow) -> Option<f64>>);
+    let series: [Series<'_>; 5] = [
+        ("c1", "pass@k", Box::new(|r| Some(r.pass.mean))),
+        ("c2", "majority", Box::new(|r| Some(r.majority.mean))),
+        ("c3", "pass^k", Box::new(|r| Some(r.pass_all.mean))),
+        ("c4", "best-of-k", Box::new(|r| r.best_of.map(|e| e.mean))),
+        ("c5", "weighted maj.", Box::new(|r| r.weighted_majority.map(|e| e.mean))),
+    ];
+    let mut ends = Vec::new();
+    for (class, name, value) in &series {
+        let points: Vec<(f64, f64)> = rows.iter().filter_map(|r| Some((r.k as f64, value(r)?))).collect();
+        if let Some((_, end)) = points.last() {
+            axes.line(&mut svg, class, &points);
+            ends.push((*end, *class, *name));
+        }
+    }
+    names(&mut svg, &mut ends);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Share right within a token budget.
+pub(super) fn over_tokens(points: &[TokenBudget]) -> String {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
+    let (low, high) = (first.tokens.max(1) as f64, last.tokens.max(2) as f64);
+    let axes = Axes { min_x: low, max_x: high, log: high / low > 20.0 };
+    let ticks: Vec<f64> = (0..=4)
+        .map(|i| {
+            let s = f64::from(i) / 4.0;
+            if axes.log { low * (high / low).powf(s) } else { low + (high - low) * s }
+        })
+        .collect();
+    let mut svg = axes.frame("Share right within a budget of completion tokens", &ticks, "completion tokens");
+    let column = |f: &dyn Fn(&TokenBudget) -> f64| -> Vec<(f64, f64)> {
+        points.iter().map(|p| (p.tokens as f64, f(p))).collect()
+    };
+    axes.line(&mut svg, "c3", &column(&|p| p.ended));
+    axes.line(&mut svg, "c1", &column(&|p| p.right));
+    names(&mut svg, &mut [(last.right, "c1", "right"), (last.ended, "c3", "ended")]);
+    svg.push_str("</svg>");
+    svg
+}
+
+fn open(height: f64, title: &str) -> String {
+    let title = escape(title);
+    format!(
+        r#"<svg viewBox="0 0 {WIDTH} {height:.0}" width="{WIDTH}" height="{height:.0}" role="img" aria-label="{title}"><title>{title}</title>"#
+    )
+}
