@@ -64,7 +64,8 @@ pub fn list(dir: &Path) -> Result<Vec<u64>, TrainError> {
     let mut steps = Vec::new();
     for entry in fs::read_dir(dir).map_err(os("list", dir))? {
         let entry = entry.map_err(os("list", dir))?;
-        let found = entry.file_name().to_str().and_then(|n| n.strip_prefix("step-")?.parse().ok());
+        let found: Option<u64> =
+            entry.file_name().to_str().and_then(|n| n.strip_prefix("step-")?.parse().ok());
         steps.extend(found);
     }
     steps.sort_unstable();
@@ -97,7 +98,11 @@ pub fn save(
     for (id, name) in &named {
         let p = params.get(*id)?.value();
         let shape = p.shape().to_vec();
-        values.push(SaveTensor { name: name.clone(), shape: shape.clone(), values: Cow::Borrowed(p.as_slice()?) });
+        values.push(SaveTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            values: Cow::Borrowed(p.as_slice()?),
+        });
         if let Some(m) = adam.moments(*id) {
             steps.push((name.clone(), m.step));
             for (part, t) in [("m", &m.exp_avg), ("v", &m.exp_avg_sq)] {
@@ -109,7 +114,8 @@ pub fn save(
     save_safetensors(&unfinished, "params", &values, SaveDtype::F32, usize::MAX)?;
     save_safetensors(&unfinished, "optimizer", &moments, SaveDtype::F32, usize::MAX)?;
     let state = State { step, moments: steps, run };
-    let json = serde_json::to_vec(&state).map_err(|e| bad(&unfinished, format!("its state is no JSON: {e}")))?;
+    let json =
+        serde_json::to_vec(&state).map_err(|e| bad(&unfinished, format!("its state is no JSON: {e}")))?;
     write_atomic(&unfinished.join("state.json"), &json)?;
     let mut manifest = Manifest { files: Vec::new() };
     for file in FILES {
@@ -149,7 +155,10 @@ pub fn load(dir: &Path, step: u64, params: &mut Params, adam: &mut AdamW) -> Res
         };
         let bytes = read_bounded(&path.join(file), MAX_FILE)?;
         if bytes.len() as u64 != *length || ContentHash::of(&bytes) != *hash {
-            return Err(bad(&path, format!("{file} is not the file that was written ({length} bytes, {hash})")));
+            return Err(bad(
+                &path,
+                format!("{file} is not the file that was written ({length} bytes, {hash})"),
+            ));
         }
     }
     let json = read_bounded(&path.join("state.json"), MAX_FILE)?;

@@ -42,7 +42,9 @@ pub enum TrainError {
         what: String,
     },
     /// The run directory belongs to another configuration.
-    #[error("{path} holds a run with another configuration ({what}); resume it with its own, or choose another directory")]
+    #[error(
+        "{path} holds a run with another configuration ({what}); resume it with its own, or choose another directory"
+    )]
     OtherRun {
         /// The run directory.
         path: PathBuf,

@@ -4,8 +4,8 @@
 //! continuation), so that a policy trained here meets the very same tokens when it is sampled.
 
 use ocelli_data::{Message, Role, Sample};
-use ocelli_model::vlm::{Pictures, Vlm};
 use ocelli_model::ChatOptions;
+use ocelli_model::vlm::{Pictures, Vlm};
 
 use crate::error::TrainError;
 use crate::responses::Response;
@@ -35,7 +35,9 @@ pub fn from_dialogue(
     let mut rest = &messages[first..];
     while let Some((turn, after)) = rest.split_first() {
         if !turn.tool_calls.is_empty() {
-            let text = format!("{name}: calls stand in the text of a turn here, not beside it; write them with the call format first");
+            let text = format!(
+                "{name}: calls stand in the text of a turn here, not beside it; write them with the call format first"
+            );
             return Err(TrainError::Data(text));
         }
         let ids = model.tokenizer()?.encode(&turn.plain_text())?;

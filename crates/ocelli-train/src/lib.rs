@@ -41,6 +41,7 @@ pub mod run;
 pub mod schedule;
 pub mod sft;
 pub mod shaping;
+pub mod sources;
 pub mod tensorboard;
 
 pub use error::TrainError;

@@ -59,6 +59,25 @@ impl Default for MpoConfig {
     }
 }
 
+impl MpoConfig {
+    /// Checks settings and data before any training.
+    pub fn validate(&self, train: &[Pair], held_out: &[Pair]) -> Result<(), TrainError> {
+        if train.is_empty() {
+            return Err(TrainError::Data("there is no pair to train on".into()));
+        }
+        if self.batch == 0 || self.rows == 0 {
+            return Err(TrainError::Config("batch and rows must be at least 1".into()));
+        }
+        if let Some(i) = train.iter().chain(held_out).position(|p| p.tie) {
+            return Err(TrainError::Data(format!(
+                "pair {i} is a tie; drop ties before preference optimisation"
+            )));
+        }
+        self.loss.validate().map_err(|e| TrainError::Config(format!("loss: {e}")))?;
+        self.optimizer.validate()
+    }
+}
+
 /// A pair and the reference's sums of log-probabilities, chosen and rejected.
 struct Judged<'a> {
     pair: &'a Pair,
@@ -101,16 +120,7 @@ pub fn run(
     dir: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    if train.is_empty() {
-        return Err(TrainError::Data("there is no pair to train on".into()));
-    }
-    if config.batch == 0 || config.rows == 0 {
-        return Err(TrainError::Config("batch and rows must be at least 1".into()));
-    }
-    if let Some(i) = train.iter().chain(held_out).position(|p| p.tie) {
-        return Err(TrainError::Data(format!("pair {i} is a tie; drop ties before preference optimisation")));
-    }
-    config.loss.validate().map_err(|e| TrainError::Config(format!("loss: {e}")))?;
+    config.validate(train, held_out)?;
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
     let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
     let judge = |pairs: &'_ [Pair]| -> Result<Vec<(f64, f64)>, TrainError> {
@@ -220,7 +230,10 @@ impl Stage for Mpo<'_> {
 
     fn restore(&mut self, state: &Value) -> Result<(), TrainError> {
         let number = |k: &str| {
-            state.get(k).and_then(Value::as_u64).ok_or_else(|| TrainError::Data(format!("the saved state has no `{k}`")))
+            state
+                .get(k)
+                .and_then(Value::as_u64)
+                .ok_or_else(|| TrainError::Data(format!("the saved state has no `{k}`")))
         };
         self.shift = ShiftState { value: f64::from_bits(number("shift")?), seen: number("seen")? };
         self.model.forget_features();
@@ -233,7 +246,11 @@ impl Stage for Mpo<'_> {
 }
 
 /// Cuts a list of pairs into parts of at most `rows` rows without cutting a pair.
-pub(crate) fn whole_pairs<'a>(chosen: &[usize], pair: impl Fn(usize) -> &'a Pair, rows: usize) -> Vec<Vec<usize>> {
+pub(crate) fn whole_pairs<'a>(
+    chosen: &[usize],
+    pair: impl Fn(usize) -> &'a Pair,
+    rows: usize,
+) -> Vec<Vec<usize>> {
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut free = 0usize;
     for &i in chosen {

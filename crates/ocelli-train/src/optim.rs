@@ -87,7 +87,9 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         for (name, rate) in ["tower", "projector", "language", "head"].iter().zip(self.rates()) {
             if !(rate.is_finite() && rate >= 0.0) {
-                return Err(TrainError::Config(format!("optimizer.lr.{name} is {rate}; it must be zero or more")));
+                return Err(TrainError::Config(format!(
+                    "optimizer.lr.{name} is {rate}; it must be zero or more"
+                )));
             }
         }
         let unit = |what: &str, v: f64, range: std::ops::RangeInclusive<f64>| {
@@ -118,7 +120,13 @@ impl OptimizerConfig {
     }
 
     /// Sets the learning rates of `step` of `total`, with the stage's own factor.
-    pub(crate) fn set_rates(&self, adam: &mut AdamW, stage: f64, step: u64, total: u64) -> Result<f64, TrainError> {
+    pub(crate) fn set_rates(
+        &self,
+        adam: &mut AdamW,
+        stage: f64,
+        step: u64,
+        total: u64,
+    ) -> Result<f64, TrainError> {
         let factor = stage * self.schedule.factor(step, total);
         for (group, rate) in self.rates().iter().enumerate() {
             adam.set_lr(group, (rate * factor) as f32)?;
@@ -139,14 +147,20 @@ pub enum Precision {
 }
 
 /// Freezes what has no learning rate, thaws the rest, attaches adapters where they are wanted, and sets the precision.
-pub(crate) fn prepare(model: &mut Vlm, config: &OptimizerConfig, precision: Precision, seed: u64) -> Result<(), TrainError> {
+pub(crate) fn prepare(
+    model: &mut Vlm,
+    config: &OptimizerConfig,
+    precision: Precision,
+    seed: u64,
+) -> Result<(), TrainError> {
     config.validate()?;
     for (part, rate) in Part::ALL.into_iter().zip(config.rates()) {
         let adapted = part == Part::Language && config.lora.is_some();
         model.set_trainable(part, rate > 0.0 && !adapted)?;
     }
     if let Some(adapters) = config.lora.as_ref().filter(|_| config.lr.language > 0.0) {
-        let settings = LoraConfig { rank: adapters.rank, alpha: adapters.alpha, targets: adapters.targets.clone() };
+        let settings =
+            LoraConfig { rank: adapters.rank, alpha: adapters.alpha, targets: adapters.targets.clone() };
         let known = model.params.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         lora::attach(&mut model.params, model.text.linears_mut(), &settings, &mut rng)?;
@@ -168,4 +182,3 @@ pub(crate) fn all_frozen() -> TrainError {
         "every part is frozen (all of optimizer.lr that the model has are 0); give at least one part a learning rate".into(),
     )
 }
-

@@ -71,7 +71,13 @@ impl Default for PairRule {
 }
 
 /// Pairs of the scored answers to one question, drawn with `seed`; equal answers are used once. `source` names the judge.
-pub fn from_scores(sample: &Sample, answers: &[(String, f64)], rule: &PairRule, source: &str, seed: u64) -> Vec<PreferencePair> {
+pub fn from_scores(
+    sample: &Sample,
+    answers: &[(String, f64)],
+    rule: &PairRule,
+    source: &str,
+    seed: u64,
+) -> Vec<PreferencePair> {
     let mut distinct: Vec<&(String, f64)> = Vec::new();
     for answer in answers {
         if !distinct.iter().any(|d| d.0 == answer.0) {
@@ -110,7 +116,10 @@ pub fn from_scores(sample: &Sample, answers: &[(String, f64)], rule: &PairRule, 
 /// (Dropout-NTP, arXiv 2411.10442, section 3.2). Empty where the answer is one word.
 pub fn first_half(answer: &str) -> &str {
     let half = answer.len() / 2;
-    let cut = answer.char_indices().map(|(i, _)| i).filter(|&i| i <= half && answer[..i].ends_with(char::is_whitespace));
+    let cut = answer
+        .char_indices()
+        .map(|(i, _)| i)
+        .filter(|&i| i <= half && answer[..i].ends_with(char::is_whitespace));
     &answer[..cut.max().unwrap_or(0)]
 }
 
@@ -126,5 +135,34 @@ pub fn dropped_image(sample: &Sample, good: &str, continued: &str) -> Option<Pre
         margin: None,
         tie: false,
         source: "dropped_image".into(),
+    })
+}
+
+/// A pair of an oracle's answer and a wrong one of the same kind: for a number, another one nearby; for a word, an answer
+/// that another question of `pool` has. `None` where no wrong answer can be found. Drawn with `seed`.
+pub fn corrupted(sample: &Sample, answer: &str, pool: &[String], seed: u64) -> Option<PreferencePair> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let wrong = match answer.parse::<i64>() {
+        Ok(value) => {
+            // Off by one to a third of the value: near enough that only the picture tells.
+            let span = (value.unsigned_abs() / 3).max(3);
+            let off = 1 + (rng.next_u64() % span) as i64;
+            let up = rng.next_u64().is_multiple_of(2) || (value >= 0 && value < off);
+            (if up { value + off } else { value - off }).to_string()
+        }
+        Err(_) => {
+            let others: Vec<&String> =
+                pool.iter().filter(|p| *p != answer && p.parse::<f64>().is_err()).collect();
+            (*others.get((rng.next_u64() % others.len().max(1) as u64) as usize)?).clone()
+        }
+    };
+    Some(PreferencePair {
+        id: format!("{}/corrupted", sample.id),
+        prompt: sample.messages.clone(),
+        chosen: vec![Message::assistant(answer)],
+        rejected: vec![Message::assistant(wrong)],
+        margin: None,
+        tie: false,
+        source: "corrupted".into(),
     })
 }

@@ -28,7 +28,11 @@ pub struct Response {
 
 impl Response {
     /// The response of a trajectory: every sampled token of every turn is trained, nothing else.
-    pub fn of_trajectory(model: &Vlm, trajectory: &Trajectory, pictures: &dyn Pictures) -> Result<Self, TrainError> {
+    pub fn of_trajectory(
+        model: &Vlm,
+        trajectory: &Trajectory,
+        pictures: &dyn Pictures,
+    ) -> Result<Self, TrainError> {
         trajectory.validate().map_err(|e| TrainError::Data(e.to_string()))?;
         let context = model.context_of(trajectory, pictures)?;
         let mut trained = Vec::with_capacity(trajectory.logprobs.len());
@@ -54,7 +58,8 @@ impl Response {
         }
         let last = self.trained.last().copied().unwrap_or(0);
         if self.trained[0] == 0 || last >= self.context.len() {
-            let text = format!("{name}: trained tokens {:?}..={last} of {}", self.trained[0], self.context.len());
+            let text =
+                format!("{name}: trained tokens {:?}..={last} of {}", self.trained[0], self.context.len());
             return Err(TrainError::Data(text));
         }
         Ok(())

@@ -100,15 +100,15 @@ pub fn run(
     dir: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
+    config.validate(train)?;
     let mut config = config.clone();
     if config.stages.is_empty() {
         config.stages = vec![RewardStage { steps: config.run.steps, rate: 1.0, pictures_only: false }];
     }
     config.run.steps = config.stages.iter().map(|s| s.steps).sum();
-    let all: Vec<&Pair> = train.iter().filter(|p| config.loss.keep_ties || !p.tie).collect();
+    let all = config.kept(train);
     let ties = train.len() - all.len();
     let with_picture: Vec<&Pair> = all.iter().copied().filter(|p| p.has_picture()).collect();
-    validate(&config, &all, &with_picture, ties)?;
     if ties > 0 {
         observer.note(&format!("{ties} ties of {} pairs are left out", train.len()));
     }
@@ -123,25 +123,40 @@ pub fn run(
     Ok((stage.model, outcome))
 }
 
-fn validate(config: &RewardConfig, all: &[&Pair], with_picture: &[&Pair], ties: usize) -> Result<(), TrainError> {
-    if all.is_empty() {
-        return Err(TrainError::Data(format!("there is no pair to train on ({ties} ties are left out)")));
+impl RewardConfig {
+    /// Pairs that are trained on.
+    fn kept<'a>(&self, train: &'a [Pair]) -> Vec<&'a Pair> {
+        train.iter().filter(|p| self.loss.keep_ties || !p.tie).collect()
     }
-    if config.batch == 0 || config.rows == 0 {
-        return Err(TrainError::Config("batch and rows must be at least 1".into()));
-    }
-    for (i, stage) in config.stages.iter().enumerate() {
-        if stage.pictures_only && with_picture.is_empty() {
-            return Err(TrainError::Data(format!("stage {i} wants pairs with pictures, but there are none")));
+
+    /// Checks settings and data before any training.
+    pub fn validate(&self, train: &[Pair]) -> Result<(), TrainError> {
+        let all = self.kept(train);
+        if all.is_empty() {
+            let ties = train.len();
+            return Err(TrainError::Data(format!("there is no pair to train on ({ties} ties are left out)")));
         }
-        if !(stage.rate.is_finite() && stage.rate > 0.0) || stage.steps == 0 {
-            return Err(TrainError::Config(format!("stage {i} needs at least one step and a positive rate")));
+        if self.batch == 0 || self.rows == 0 {
+            return Err(TrainError::Config("batch and rows must be at least 1".into()));
         }
+        for (i, stage) in self.stages.iter().enumerate() {
+            if stage.pictures_only && !all.iter().any(|p| p.has_picture()) {
+                return Err(TrainError::Data(format!(
+                    "stage {i} wants pairs with pictures, but there are none"
+                )));
+            }
+            if !(stage.rate.is_finite() && stage.rate > 0.0) || stage.steps == 0 {
+                return Err(TrainError::Config(format!(
+                    "stage {i} needs at least one step and a positive rate"
+                )));
+            }
+        }
+        if !(self.loss.centring.is_finite() && self.loss.centring >= 0.0) {
+            let text = format!("loss.centring is {}; it must be zero or more", self.loss.centring);
+            return Err(TrainError::Config(text));
+        }
+        self.optimizer.validate()
     }
-    if !(config.loss.centring.is_finite() && config.loss.centring >= 0.0) {
-        return Err(TrainError::Config(format!("loss.centring is {}; it must be zero or more", config.loss.centring)));
-    }
-    Ok(())
 }
 
 impl RewardRun<'_> {
@@ -159,7 +174,11 @@ impl RewardRun<'_> {
 }
 
 /// Scores of the two answers of every pair, with the lengths of the answers in tokens.
-pub fn score_pairs(model: &Vlm, pairs: &[Pair], rows: usize) -> Result<Vec<(PairScore, (usize, usize))>, TrainError> {
+pub fn score_pairs(
+    model: &Vlm,
+    pairs: &[Pair],
+    rows: usize,
+) -> Result<Vec<(PairScore, (usize, usize))>, TrainError> {
     let packs: Vec<Pack<'_>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
     let mut flat = Vec::with_capacity(pairs.len() * 2);
     for micro in micro_batches(&packs, rows) {
@@ -180,8 +199,10 @@ pub fn report_metrics(report: &RankingReport) -> Metrics {
         ("eval/mean_score".to_owned(), report.mean_score),
         ("eval/ece".to_owned(), report.ece),
     ];
-    let by_length =
-        [("eval/accuracy_chosen_longer", report.accuracy_chosen_longer), ("eval/accuracy_chosen_shorter", report.accuracy_chosen_shorter)];
+    let by_length = [
+        ("eval/accuracy_chosen_longer", report.accuracy_chosen_longer),
+        ("eval/accuracy_chosen_shorter", report.accuracy_chosen_shorter),
+    ];
     found.extend(by_length.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))));
     found
 }
@@ -206,7 +227,8 @@ impl Stage for RewardRun<'_> {
         let chosen = walk(config.run.seed, pool.len(), inside * config.batch as u64, config.batch);
         let (mut loss, mut scored, mut rows) = (0.0, Vec::with_capacity(config.batch), 0);
         for part in whole_pairs(&chosen, |i| pool[i], config.rows) {
-            let packs: Vec<Pack<'_>> = part.iter().map(|&i| vec![&pool[i].chosen, &pool[i].rejected]).collect();
+            let packs: Vec<Pack<'_>> =
+                part.iter().map(|&i| vec![&pool[i].chosen, &pool[i].rejected]).collect();
             rows += learn_values(&self.model, &packs, config.recompute, grads, |values| {
                 let mut out = Vec::with_capacity(values.len());
                 for (&i, s) in part.iter().zip(values.chunks_exact(2)) {

@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ocelli_data::io::{JsonlWriter, create_dir, read_bounded, read_jsonl, write_atomic, write_jsonl};
+use ocelli_data::io::{JsonlWriter, create_dir, read_bounded, read_jsonl, write_atomic};
 use ocelli_data::record::Record;
 use ocelli_tensor::{AdamW, Grads, Params};
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,8 @@ struct Run<'a> {
 
 /// Largest `config.json` or `outcome.json` that is read, in bytes.
 const MAX_JSON: u64 = 16 << 20;
+/// Largest `metrics.jsonl` that is resumed, in bytes.
+const MAX_METRICS: u64 = 4 << 30;
 
 /// Runs a stage to its end in `dir`, or goes on with the run that is there. `resolved` is the whole configuration of
 /// the run: a directory that was made with another one is refused.
@@ -219,26 +221,34 @@ fn same_configuration(dir: &Path, resolved: &Value) -> Result<(), TrainError> {
     }
     let found = String::from_utf8_lossy(&found);
     let differs = found.lines().zip(text.lines()).find(|(a, b)| a != b);
-    let what = differs.map_or("one has more entries".to_owned(), |(a, b)| format!("`{}` there, `{}` here", a.trim(), b.trim()));
+    let what = differs.map_or("one has more entries".to_owned(), |(a, b)| {
+        format!("`{}` there, `{}` here", a.trim(), b.trim())
+    });
     Err(TrainError::OtherRun { path: dir.to_owned(), what })
 }
 
 /// Removes records of steps from `step` on: they will be written again. Returns the last value of each metric and
-/// the number of alarms.
+/// the number of alarms. Lines that stay are kept byte for byte: a number that is read and printed again may lose its last bit.
 fn cut_records(path: &Path, step: u64) -> Result<(Vec<(String, f64)>, usize), TrainError> {
     if !path.exists() {
         return Ok((Vec::new(), 0));
     }
     // Opening for appending first removes a line that the killed process left unfinished.
     JsonlWriter::open(path)?;
-    let mut records: Vec<Record> = read_jsonl(path)?;
+    let records: Vec<Record> = read_jsonl(path)?;
     let at = |r: &Record| match r {
         Record::Metric { step, .. } | Record::Alarm { step, .. } => *step,
     };
-    records.retain(|r| at(r) < step);
-    write_jsonl(path, &records)?;
+    let bytes = read_bounded(path, MAX_METRICS)?;
+    let lines = bytes.split_inclusive(|b| *b == b'\n');
+    let kept: Vec<u8> = lines
+        .zip(&records)
+        .filter(|(_, r)| at(r) < step)
+        .flat_map(|(line, _)| line.iter().copied())
+        .collect();
+    write_atomic(path, &kept)?;
     let (mut last, mut alarms) = (Vec::new(), 0);
-    for record in records {
+    for record in records.into_iter().filter(|r| at(r) < step) {
         match record {
             Record::Metric { name, value, .. } => remember(&mut last, &name, value),
             Record::Alarm { .. } => alarms += 1,
@@ -275,7 +285,8 @@ impl Run<'_> {
             let mut metrics = report.metrics;
             metrics.push(("optimizer/grad_norm".into(), info.grad_norm));
             metrics.push(("optimizer/lr_factor".into(), factor));
-            let due = |every: u64| every > 0 && self.state.step.is_multiple_of(every) || self.state.step == total;
+            let due =
+                |every: u64| every > 0 && self.state.step.is_multiple_of(every) || self.state.step == total;
             let (evaluate, save) = (due(self.config.eval_every), due(self.config.checkpoint_every));
             if evaluate {
                 let found = stage.evaluate()?;
@@ -303,7 +314,13 @@ impl Run<'_> {
     }
 
     /// Writes the records of a step and what the monitors make of them.
-    fn record(&mut self, stage: &str, step: u64, metrics: &[(String, f64)], observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn record(
+        &mut self,
+        stage: &str,
+        step: u64,
+        metrics: &[(String, f64)],
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         for (name, value) in metrics {
             if !value.is_finite() {
                 let text = format!("{stage}: the metric {name} of step {step} is {value}");
@@ -325,7 +342,8 @@ impl Run<'_> {
     fn judge(&mut self, found: &Metrics) -> bool {
         let Some(stop) = &self.config.early_stop else { return false };
         let Some((_, value)) = found.iter().find(|(n, _)| *n == stop.metric) else { return false };
-        let better = self.state.best.is_none_or(|b| if stop.larger { *value > b.value } else { *value < b.value });
+        let better =
+            self.state.best.is_none_or(|b| if stop.larger { *value > b.value } else { *value < b.value });
         if better {
             self.state.best = Some(Best { step: self.state.step, value: *value });
             self.state.since_best = 0;

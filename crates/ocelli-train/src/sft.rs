@@ -97,7 +97,7 @@ pub fn run(
     dir: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    validate(config, train, held_out)?;
+    config.validate(train, held_out)?;
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
     let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
     let mut stage = Sft { config, model, train, held_out };
@@ -105,20 +105,23 @@ pub fn run(
     Ok((stage.model, outcome))
 }
 
-fn validate(config: &SftConfig, train: &[Response], held_out: &[Response]) -> Result<(), TrainError> {
-    if train.is_empty() {
-        return Err(TrainError::Data("there is no example to train on".into()));
+impl SftConfig {
+    /// Checks settings and data before any training.
+    pub fn validate(&self, train: &[Response], held_out: &[Response]) -> Result<(), TrainError> {
+        if train.is_empty() {
+            return Err(TrainError::Data("there is no example to train on".into()));
+        }
+        if self.batch == 0 || self.rows == 0 {
+            return Err(TrainError::Config("batch and rows must be at least 1".into()));
+        }
+        for (i, example) in train.iter().enumerate() {
+            example.validate(&format!("example {i}"))?;
+        }
+        for (i, example) in held_out.iter().enumerate() {
+            example.validate(&format!("held-out example {i}"))?;
+        }
+        self.optimizer.validate()
     }
-    if config.batch == 0 || config.rows == 0 {
-        return Err(TrainError::Config("batch and rows must be at least 1".into()));
-    }
-    for (i, example) in train.iter().enumerate() {
-        example.validate(&format!("example {i}"))?;
-    }
-    for (i, example) in held_out.iter().enumerate() {
-        example.validate(&format!("held-out example {i}"))?;
-    }
-    Ok(())
 }
 
 impl Stage for Sft<'_> {

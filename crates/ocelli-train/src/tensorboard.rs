@@ -96,7 +96,9 @@ mod tests {
         // step 300 = AC 02; tag "s/n"; 1.0f = 00 00 80 3F; the event's length is the sum of its parts.
         let mut expected = vec![0x09];
         expected.extend(300f64.to_le_bytes());
-        expected.extend([0x10, 0xAC, 0x02, 0x2A, 12, 0x0A, 10, 0x0A, 3, b's', b'/', b'n', 0x15, 0, 0, 0x80, 0x3F]);
+        expected.extend([
+            0x10, 0xAC, 0x02, 0x2A, 12, 0x0A, 10, 0x0A, 3, b's', b'/', b'n', 0x15, 0, 0, 0x80, 0x3F,
+        ]);
         assert_eq!(u64::from_le_bytes(second[..8].try_into().unwrap()) as usize, expected.len());
         assert_eq!(&second[12..12 + expected.len()], expected);
         assert_eq!(second.len(), 16 + expected.len());

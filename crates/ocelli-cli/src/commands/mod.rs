@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod train;
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use crate::ui::Ui;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Doctor(doctor::Args),
+    Train(train::Args),
     Completions(completions::Args),
 }
 
@@ -20,6 +22,7 @@ impl Command {
     pub(crate) fn run(self, ui: &Ui) -> anyhow::Result<ExitCode> {
         match self {
             Self::Doctor(args) => doctor::run(&args, ui),
+            Self::Train(args) => train::run(&args, ui),
             Self::Completions(args) => completions::run(&args),
         }
     }
