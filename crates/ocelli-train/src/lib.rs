@@ -25,8 +25,24 @@
 pub mod advantages;
 pub mod buffer;
 pub mod calibrate;
+pub mod checkpoint;
+mod error;
 mod exact;
+pub mod examples;
 pub mod losses;
 pub mod monitors;
+pub mod mpo;
+pub mod observe;
+mod optim;
+pub mod pairs;
+pub mod responses;
+pub mod reward_model;
+pub mod run;
 pub mod schedule;
+pub mod sft;
 pub mod shaping;
+pub mod sources;
+pub mod tensorboard;
+
+pub use error::TrainError;
+pub use optim::{Adapters, OptimizerConfig, PartRates, Precision};

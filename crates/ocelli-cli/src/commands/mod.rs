@@ -7,6 +7,7 @@ mod inspect;
 mod model_source;
 mod report;
 mod tools;
+mod train;
 mod verify;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Tools(tools::Args),
+    Train(train::Args),
     Completions(completions::Args),
 }
 
@@ -36,6 +38,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
             Self::Tools(args) => tools::run(&args),
+            Self::Train(args) => train::run(&args, ui),
             Self::Completions(args) => completions::run(&args),
         }
     }

@@ -1,0 +1,233 @@
+//! `ocelli train sft|reward|mpo CONFIG`: one stage of training, live in the terminal, resumable at any moment.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use indicatif::ProgressBar;
+use ocelli_data::record::Record;
+use ocelli_model::vlm::Vlm;
+use ocelli_train::mpo::{self, MpoConfig};
+use ocelli_train::observe::{Go, Observer, Progress};
+use ocelli_train::reward_model::{self, RewardConfig};
+use ocelli_train::run::Outcome;
+use ocelli_train::sft::{self, SftConfig};
+use ocelli_train::sources::{Data, DataSource, ModelSource};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config;
+use crate::ui::Ui;
+
+/// Train a model: supervised, on preference pairs, as a reward model.
+///
+/// A run that was stopped or killed goes on where it was when the same command is given again, to the same numbers.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    stage: Stage,
+}
+
+#[derive(clap::Subcommand)]
+enum Stage {
+    /// Supervised fine-tuning on what the assistant says.
+    Sft(Run),
+    /// A reward model from preference pairs.
+    Reward(Run),
+    /// Mixed preference optimisation (DPO, BCO and likelihood) on preference pairs.
+    Mpo(Run),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The configuration, a TOML file.
+    config: PathBuf,
+    /// Change a setting: --set train.batch=8. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check everything, data included, and train nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The file of one stage: where the model and the data come from, where the run goes, and the stage's own settings.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<T> {
+    /// Run directory.
+    out: PathBuf,
+    model: ModelSource,
+    data: DataSource,
+    #[serde(default)]
+    held_out: DataSource,
+    /// Supervised runs on questions: learn the oracle's reasons before the answer.
+    #[serde(default)]
+    reasons: bool,
+    #[serde(default)]
+    train: T,
+}
+
+impl<T> File<T> {
+    fn held_out(&self) -> anyhow::Result<Data> {
+        Ok(if self.held_out.is_empty() { Data::default() } else { self.held_out.load()? })
+    }
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let mut watch = Watch { ui, bar: None };
+    let outcome = match &args.stage {
+        Stage::Sft(run) => train_sft(run, &mut watch)?,
+        Stage::Reward(run) => train_reward(run, &mut watch)?,
+        Stage::Mpo(run) => train_mpo(run, &mut watch)?,
+    };
+    let Some((out, outcome)) = outcome else { return Ok(ExitCode::SUCCESS) };
+    watch.finish();
+    report(&out, &outcome, ui);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a finished command says: `None` after a dry run.
+type Done = Option<(PathBuf, Outcome)>;
+
+fn checked(ui: &Ui, model: &Vlm, examples: usize, held_out: usize) {
+    ui.note(&format!(
+        "the configuration is sound: {} parameters, {examples} examples, {held_out} held out",
+        model.params.element_count()
+    ));
+}
+
+fn train_sft(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
+    let file: File<SftConfig> = config::load(&run.config, &run.set)?;
+    let model = file.model.load()?;
+    let train = file.data.load()?.responses(&model, file.reasons)?;
+    let held_out = file.held_out()?.responses(&model, file.reasons)?;
+    if run.dry_run {
+        file.train.validate(&train, &held_out)?;
+        checked(watch.ui, &model, train.len(), held_out.len());
+        return Ok(None);
+    }
+    let (_, outcome) = sft::run(&file.train, model, &train, &held_out, &file.out, watch)?;
+    Ok(Some((file.out, outcome)))
+}
+
+fn train_reward(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
+    let file: File<RewardConfig> = config::load(&run.config, &run.set)?;
+    let model = file.model.load()?;
+    let train = file.data.load()?.pairs(&model)?;
+    let held_out = file.held_out()?.pairs(&model)?;
+    if run.dry_run {
+        file.train.validate(&train)?;
+        checked(watch.ui, &model, train.len(), held_out.len());
+        return Ok(None);
+    }
+    let (_, outcome) = reward_model::run(&file.train, model, &train, &held_out, &file.out, watch)?;
+    Ok(Some((file.out, outcome)))
+}
+
+fn train_mpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
+    let file: File<MpoConfig> = config::load(&run.config, &run.set)?;
+    let model = file.model.load()?;
+    let train = file.data.load()?.pairs(&model)?;
+    let held_out = file.held_out()?.pairs(&model)?;
+    if run.dry_run {
+        file.train.validate(&train, &held_out)?;
+        checked(watch.ui, &model, train.len(), held_out.len());
+        return Ok(None);
+    }
+    let (_, outcome) = mpo::run(&file.train, model, &train, &held_out, &file.out, watch)?;
+    Ok(Some((file.out, outcome)))
+}
+
+/// The last value of every metric, evaluation first.
+fn report(out: &Path, outcome: &Outcome, ui: &Ui) {
+    if ui.json {
+        println!("{}", json!({ "run": out, "outcome": outcome }));
+        return;
+    }
+    let (held_out, own): (Vec<_>, Vec<_>) = outcome.metrics.iter().partition(|(n, _)| n.starts_with("eval/"));
+    for (name, value) in held_out.iter().chain(&own) {
+        println!("{name:32} {value:.5}");
+    }
+    let alarms = if outcome.alarms > 0 { format!(", {} alarms", outcome.alarms) } else { String::new() };
+    println!("{} after {} steps{alarms}: {}", ui.bold("done"), outcome.steps, out.display());
+    if let Some(model) = &outcome.model {
+        println!("model: {}", model.display());
+    }
+}
+
+/// Draws what a run does.
+struct Watch<'u> {
+    ui: &'u Ui,
+    bar: Option<ProgressBar>,
+}
+
+/// Largest resident memory of this process so far in MiB, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
+
+impl Watch<'_> {
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.ui.note(text)),
+            None => self.ui.note(text),
+        }
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, p: &Progress<'_>) -> Go {
+        let bar = self.bar.get_or_insert_with(|| self.ui.progress(p.total, p.stage));
+        let value = |name: &str| p.metrics.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+        let mut parts = Vec::new();
+        for (name, short) in [("loss", "loss"), ("reward", "reward"), ("accuracy", "acc")] {
+            parts.extend(value(name).map(|v| format!("{short} {v:.4}")));
+        }
+        parts.push(format!("{:.0} tok/s", p.tokens as f64 / p.seconds.max(1e-9)));
+        parts.extend(peak_memory().map(|m| format!("{m} MiB")));
+        bar.set_position(p.step);
+        bar.set_message(parts.join("  "));
+        Go::On
+    }
+
+    fn alarm(&mut self, alarm: &Record) {
+        if let Record::Alarm { step, message, .. } = alarm {
+            self.say(&format!("alarm at step {step}: {message}"));
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.say(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse<T: serde::de::DeserializeOwned>(name: &str) -> T {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+        config::load(&path, &[]).unwrap_or_else(|e| panic!("{name}: {e:#}"))
+    }
+
+    #[test]
+    fn the_shipped_configurations_parse() {
+        parse::<File<SftConfig>>("sft-charts.toml");
+        parse::<File<RewardConfig>>("reward-charts.toml");
+        parse::<File<MpoConfig>>("mpo-charts.toml");
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest() {
+        let text = "out = 'x'\n[model]\ntiny = 'tiny-0.5m'\n[data]\n[train]\nbacth = 4\n";
+        let error = config::parse::<File<SftConfig>>(text, &[]).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("bacth") && error.contains("did you mean `batch`"), "{error}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Where models and data come from, as tables of a configuration: `[model]`, `[data]`, `[held_out]`.
+//!
+//! ```toml
+//! [model]
+//! tiny = "tiny-0.5m"          # a new native model; or  path = "runs/sft/model"
+//!
+//! [data]
+//! world = { name = "charts", seed = 1, count = 512, width = 64, height = 64, styles = ["bar"], skills = ["value"] }
+//! # or  trajectories = "sft.jsonl"   pairs = "pairs.jsonl"   samples = "questions.jsonl", with  pictures = "blobs"
+//! ```
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ocelli_data::io::{BlobStore, read_jsonl};
+use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Trajectory};
+use ocelli_model::Checkpoint;
+use ocelli_model::vlm::tiny::TinyConfig;
+use ocelli_model::vlm::{LoadOptions, Vlm};
+use ocelli_worlds::charts::{Charts, Skill, Style};
+use ocelli_worlds::real::{Split, easy_vqa, gsm8k, puzzlevqa};
+use ocelli_worlds::{Item, Level, Setup, World, world};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::examples::{answered, from_dialogue};
+use crate::pairs::{Pair, corrupted};
+use crate::responses::Response;
+
+/// A model to begin with: exactly one of `tiny` and `path`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSource {
+    /// A preset of the native family, drawn from `seed`.
+    pub tiny: Option<String>,
+    /// A checkpoint directory.
+    pub path: Option<PathBuf>,
+    /// Seed of a new model.
+    pub seed: u64,
+    /// Pictures are scaled down to at most this many pixels (native models only).
+    pub max_pixels: Option<u64>,
+}
+
+impl ModelSource {
+    /// Draws or loads the model.
+    pub fn load(&self) -> Result<Vlm, TrainError> {
+        match (&self.tiny, &self.path) {
+            (Some(preset), None) => {
+                let mut config = TinyConfig::preset(preset)?;
+                if let Some(pixels) = self.max_pixels {
+                    config.vision.max_pixels = pixels;
+                    config.vision.min_pixels = config.vision.min_pixels.min(pixels);
+                }
+                Ok(Vlm::tiny(&config, self.seed)?)
+            }
+            (None, Some(path)) => Ok(Vlm::load(&Checkpoint::open(path)?, LoadOptions::default())?),
+            _ => Err(TrainError::Config(
+                "model: give either `tiny` (a preset) or `path` (a checkpoint)".into(),
+            )),
+        }
+    }
+}
+
+/// Items of a drawn world.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorldSource {
+    /// `charts`, `counting`, `geometry`, `paths` or `patterns`.
+    pub name: String,
+    /// Seed; training and test data must have different ones.
+    pub seed: u64,
+    /// Number of items.
+    pub count: u64,
+    /// Width of the pictures.
+    pub width: u32,
+    /// Height of the pictures.
+    pub height: u32,
+    /// Level.
+    #[serde(default)]
+    pub level: Level,
+    /// Styles of charts; all where empty.
+    #[serde(default)]
+    pub styles: Vec<Style>,
+    /// Skills asked about charts; all where empty.
+    #[serde(default)]
+    pub skills: Vec<Skill>,
+}
+
+impl WorldSource {
+    /// Draws the items.
+    pub fn items(&self) -> Result<Vec<Item>, TrainError> {
+        let setup = Setup::new(self.width, self.height, self.level).map_err(world_error)?;
+        let charts = self.name == "charts";
+        if !charts && !(self.styles.is_empty() && self.skills.is_empty()) {
+            return Err(TrainError::Config(format!(
+                "data.world: `{}` has no styles or skills; charts have",
+                self.name
+            )));
+        }
+        let world: Box<dyn World> = match charts {
+            true => Box::new(Charts { styles: self.styles.clone(), skills: self.skills.clone() }),
+            false => world(&self.name).map_err(world_error)?,
+        };
+        (0..self.count).map(|i| world.generate(self.seed, i, &setup).map_err(world_error)).collect()
+    }
+}
+
+fn world_error(e: ocelli_worlds::WorldError) -> TrainError {
+    TrainError::Data(e.to_string())
+}
+
+/// Data of a stage: exactly one kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSource {
+    /// A drawn world.
+    pub world: Option<WorldSource>,
+    /// PuzzleVQA: the folder that holds `data/`.
+    pub puzzlevqa: Option<PathBuf>,
+    /// easy-VQA: the package's `data` folder.
+    pub easy_vqa: Option<PathBuf>,
+    /// GSM8K: a file of JSON lines.
+    pub gsm8k: Option<PathBuf>,
+    /// Questions, one `Sample` per line.
+    pub samples: Option<PathBuf>,
+    /// Recorded trajectories, one per line.
+    pub trajectories: Option<PathBuf>,
+    /// Preference pairs, one per line.
+    pub pairs: Option<PathBuf>,
+    /// Directory of pictures by hash, for the last three.
+    pub pictures: Option<PathBuf>,
+    /// Part of a real set.
+    pub split: Option<Split>,
+    /// At most this many items.
+    pub limit: Option<usize>,
+}
+
+/// Loaded data.
+#[derive(Clone, Debug, Default)]
+pub struct Data {
+    /// Questions, with the oracle's conclusion and answer where the source has one.
+    pub questions: Vec<(Sample, Option<(String, String)>)>,
+    /// Recorded trajectories.
+    pub trajectories: Vec<Trajectory>,
+    /// Preference pairs.
+    pub pairs: Vec<PreferencePair>,
+    /// Pictures by hash.
+    pub pictures: HashMap<ContentHash, Vec<u8>>,
+}
+
+impl DataSource {
+    /// True where nothing is named.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Reads or draws everything, pictures included.
+    pub fn load(&self) -> Result<Data, TrainError> {
+        let split = self.split.unwrap_or(Split::Train);
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let named = [
+            self.world.is_some(),
+            self.puzzlevqa.is_some(),
+            self.easy_vqa.is_some(),
+            self.gsm8k.is_some(),
+            self.samples.is_some(),
+            self.trajectories.is_some(),
+            self.pairs.is_some(),
+        ];
+        if named.iter().filter(|n| **n).count() != 1 {
+            let text =
+                "data: name exactly one of world, puzzlevqa, easy_vqa, gsm8k, samples, trajectories, pairs";
+            return Err(TrainError::Config(text.into()));
+        }
+        let mut data = Data::default();
+        let items = match self {
+            Self { world: Some(w), .. } => Some(w.items()?),
+            Self { puzzlevqa: Some(root), .. } => Some(puzzlevqa(root, split).map_err(world_error)?),
+            Self { easy_vqa: Some(root), .. } => Some(easy_vqa(root, split, limit).map_err(world_error)?),
+            Self { gsm8k: Some(path), .. } => Some(gsm8k(path).map_err(world_error)?),
+            _ => None,
+        };
+        if let Some(items) = items {
+            for item in items.into_iter().take(limit) {
+                data.pictures.extend(item.pictures.into_iter().map(|p| (p.hash, p.bytes)));
+                data.questions.push((item.sample, Some((item.plan.conclusion, item.plan.answer))));
+            }
+            return Ok(data);
+        }
+        if let Some(path) = &self.samples {
+            let rows: Vec<Sample> = read_jsonl(path)?;
+            data.questions = rows.into_iter().take(limit).map(|s| (s, None)).collect();
+        }
+        if let Some(path) = &self.trajectories {
+            data.trajectories = read_jsonl(path)?;
+            data.trajectories.truncate(limit);
+        }
+        if let Some(path) = &self.pairs {
+            data.pairs = read_jsonl(path)?;
+            data.pairs.truncate(limit);
+        }
+        let of = |messages: &[Message]| {
+            messages.iter().flat_map(|m| m.images().collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let mut wanted: Vec<ContentHash> = data.questions.iter().flat_map(|(s, _)| of(&s.messages)).collect();
+        wanted.extend(data.trajectories.iter().flat_map(|t| t.images.iter().copied()));
+        wanted
+            .extend(data.pairs.iter().flat_map(|p| [of(&p.prompt), of(&p.chosen), of(&p.rejected)].concat()));
+        self.read_pictures(wanted, &mut data)?;
+        Ok(data)
+    }
+
+    fn read_pictures(&self, wanted: Vec<ContentHash>, data: &mut Data) -> Result<(), TrainError> {
+        let store = self.pictures.as_deref().map(BlobStore::new);
+        for hash in wanted {
+            if data.pictures.contains_key(&hash) {
+                continue;
+            }
+            let Some(store) = &store else {
+                let text =
+                    format!("the data name picture {}, but data.pictures names no directory", hash.short());
+                return Err(TrainError::Data(text));
+            };
+            data.pictures.insert(hash, store.get(hash, 64 << 20)?);
+        }
+        Ok(())
+    }
+}
+
+impl Data {
+    /// What a supervised run learns: recorded trajectories as they are, and questions with their oracle's answer, behind its
+    /// conclusion where `reasons` says so.
+    pub fn responses(&self, model: &Vlm, reasons: bool) -> Result<Vec<Response>, TrainError> {
+        let mut out = Vec::with_capacity(self.trajectories.len() + self.questions.len());
+        for t in &self.trajectories {
+            if !t.ids.is_empty() {
+                out.push(Response::of_trajectory(model, t, &self.pictures)?);
+            } else {
+                out.push(from_dialogue(
+                    model,
+                    &format!("trajectory {}", t.sample_id),
+                    &t.messages,
+                    &self.pictures,
+                )?);
+            }
+        }
+        for (sample, oracle) in &self.questions {
+            let Some((conclusion, answer)) = oracle else {
+                return Err(TrainError::Data(format!(
+                    "sample {} has no answer text to learn from",
+                    sample.id
+                )));
+            };
+            let text = match reasons && !conclusion.is_empty() {
+                true => format!("{conclusion} The answer is {answer}."),
+                false => answer.clone(),
+            };
+            out.push(from_dialogue(model, &sample.id, &answered(sample, &text), &self.pictures)?);
+        }
+        Ok(out)
+    }
+
+    /// The pairs as the model takes them; questions with an oracle's answer are paired with a wrong one of the same kind.
+    pub fn pairs(&self, model: &Vlm) -> Result<Vec<Pair>, TrainError> {
+        let mut pool: Vec<String> =
+            self.questions.iter().filter_map(|(_, o)| Some(o.as_ref()?.1.clone())).collect();
+        pool.sort();
+        pool.dedup();
+        let made = self
+            .questions
+            .iter()
+            .enumerate()
+            .filter_map(|(i, (sample, oracle))| corrupted(sample, &oracle.as_ref()?.1, &pool, i as u64));
+        let all: Vec<PreferencePair> = self.pairs.iter().cloned().chain(made).collect();
+        all.iter().map(|p| Pair::new(model, p, &self.pictures)).collect()
+    }
+
+    /// Writes the pictures into a store, for runs that read them from disk.
+    pub fn store_pictures(&self, dir: &Path) -> Result<(), TrainError> {
+        let store = BlobStore::new(dir);
+        for bytes in self.pictures.values() {
+            store.put(bytes)?;
+        }
+        Ok(())
+    }
+}
