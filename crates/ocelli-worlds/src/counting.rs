@@ -83,7 +83,7 @@ fn ask(dice: &mut Dice, objects: &[Object], colours: &[Named]) -> (String, Targe
         objects.iter().filter(|o| (c.is_empty() || o.colour == c) && (s.is_empty() || o.shape == s)).count()
     };
     let point = |what: &str| {
-        Plan::default().call("Point at each of them.", "point", json!({"image": "img_1", "label": what}))
+        Plan::default().call("Point at each of them.", "point", json!({"image": "img_0", "label": what}))
     };
     match dice.below(4) {
         0 => {

@@ -63,7 +63,7 @@ impl World for Geometry {
         };
         let mut plan = Plan::default();
         if !expression.is_empty() {
-            plan = plan.call("Read the measures in the picture.", "ocr", json!({"image": "img_1"})).call(
+            plan = plan.call("Read the measures in the picture.", "ocr", json!({"image": "img_0"})).call(
                 "Calculate.",
                 "calculate",
                 json!({"expression": expression}),

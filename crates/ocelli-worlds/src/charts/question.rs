@@ -83,19 +83,19 @@ fn reading(chart: &Chart, marks: &[(&str, &Mark)]) -> Plan {
     if chart.style == Style::Pie {
         for (name, mark) in marks {
             let (x, y) = mark.at;
-            let args = json!({"image": "img_1", "x": x.round(), "y": y.round(), "what": "share"});
+            let args = json!({"image": "img_0", "x": x.round(), "y": y.round(), "what": "share"});
             plan = plan.call(&format!("Measure the share of {name}."), "measure", args);
         }
         return plan;
     }
-    plan = plan.call("Read the scale of the y axis.", "read_axis", json!({"image": "img_1", "axis": "y"}));
+    plan = plan.call("Read the scale of the y axis.", "read_axis", json!({"image": "img_0", "axis": "y"}));
     for (name, mark) in marks {
         let (x, y) = (mark.at.0.round(), (mark.at.1 * 2.0).round() / 2.0);
         let stacked = chart.style == Style::Stacked;
         let args = if stacked {
-            json!({"image": "img_1", "x": x, "y": ((mark.rect.y0 + mark.rect.y1) / 2.0).round(), "what": "bar"})
+            json!({"image": "img_0", "x": x, "y": ((mark.rect.y0 + mark.rect.y1) / 2.0).round(), "what": "bar"})
         } else {
-            json!({"image": "img_1", "x": x, "y": y, "what": "value"})
+            json!({"image": "img_0", "x": x, "y": y, "what": "value"})
         };
         plan = plan.call(&format!("Measure {name}."), "measure", args);
     }
@@ -287,7 +287,7 @@ fn count(dice: &mut Dice, chart: &Chart, truth: &Truth, entries: &[Entry<'_>], p
     let plan = Plan::direct(format!("{n} lie above {line}."), n.to_string()).call(
         "Draw a line at the threshold.",
         "draw_horizontal_line_by_y",
-        json!({"image": "img_1", "y": row.round()}),
+        json!({"image": "img_0", "y": row.round()}),
     );
     Asked {
         skill: Skill::Count,
