@@ -122,7 +122,10 @@ fn both_rules_and_their_differences_are_shown() {
     assert_eq!(e.summary.reference.credit, 30.0);
     assert_eq!(e.differences.len(), 10);
     let text = markdown(&e);
-    assert!(text.contains("the official rule reads no answer") && text.contains("| item-0 | 0 | 1 |"), "{text}");
+    assert!(
+        text.contains("the official rule reads no answer") && text.contains("| item-0 | 0 | 1 |"),
+        "{text}"
+    );
     assert!(text.contains("| algebra | 14 |"), "{text}");
     let again: Evaluation = serde_json::from_str(&serde_json::to_string(&e).unwrap()).unwrap();
     assert_eq!(again, e, "the JSON report is complete");
@@ -141,7 +144,8 @@ fn text_for_a_terminal() {
     if let Some(path) = std::env::var_os("OCELLI_REPORT_CURVES") {
         let other = evaluation(40, 4, 7, "");
         let comparisons = compare(&[(&e, &other)], Mode::Strict).unwrap();
-        std::fs::write(path, html(&e, &HtmlOptions { comparisons: &comparisons, ..HtmlOptions::default() })).unwrap();
+        std::fs::write(path, html(&e, &HtmlOptions { comparisons: &comparisons, ..HtmlOptions::default() }))
+            .unwrap();
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     const MAX_TABLE: u64 = 16 << 20;
     let bytes = ocelli_data::io::read_bounded(&args.file, MAX_TABLE)?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", args.file.display()))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{} is not UTF-8 text", args.file.display()))?;
     let table = parse_table(&text).map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))?;
     let findings = audit(&table)?;
     if ui.json {

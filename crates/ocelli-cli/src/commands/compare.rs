@@ -32,7 +32,8 @@ const MAX_REPORT: u64 = 4 << 30;
 fn read(path: &Path) -> anyhow::Result<Evaluation> {
     let path = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
     let bytes = ocelli_data::io::read_bounded(&path, MAX_REPORT)?;
-    serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{} is not a report of `ocelli eval`: {e}", path.display()))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| anyhow::anyhow!("{} is not a report of `ocelli eval`: {e}", path.display()))
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use ocelli_agent::endpoint::{
@@ -13,6 +14,8 @@ use ocelli_eval::load::{Images, Pictures, load};
 use ocelli_eval::report::{HtmlOptions, html, markdown, terminal};
 use ocelli_eval::run::{Cache, Policy};
 
+use super::local_policy::LocalModel;
+use super::model_source;
 use crate::ui::Ui;
 
 /// Ask a model one or more benchmarks, score the answers by the official rules and by strict ones, and report.
@@ -21,12 +24,13 @@ pub(crate) struct Args {
     /// Benchmarks with their variants, e.g. `emma-mini csvqa:zh,direct`; a path of a TOML file declares one of your own.
     #[arg(required = true)]
     tasks: Vec<String>,
-    /// Name of the model, as the endpoint knows it.
+    /// Name of the model as the endpoint knows it; without --endpoint a checkpoint directory, a .gguf file, or org/name
+    /// on the hub.
     #[arg(long)]
     model: String,
-    /// Base address of an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.
+    /// Base address of an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1; the model runs here where absent.
     #[arg(long)]
-    endpoint: String,
+    endpoint: Option<String>,
     /// Environment variable that holds the endpoint's key.
     #[arg(long, default_value = "OPENAI_API_KEY")]
     key_from: String,
@@ -97,7 +101,10 @@ enum Reasoning {
 
 /// Where data sets are.
 pub(super) fn data_dir(given: Option<&Path>) -> PathBuf {
-    given.map(Path::to_owned).or_else(|| std::env::var_os("OCELLI_DATA").map(PathBuf::from)).unwrap_or_else(|| "data".into())
+    given
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("OCELLI_DATA").map(PathBuf::from))
+        .unwrap_or_else(|| "data".into())
 }
 
 /// A shipped benchmark or a declaration of one's own, with its variant.
@@ -118,7 +125,12 @@ pub(super) fn folder_name(text: &str) -> String {
 }
 
 /// Writes the reports of an evaluation into a folder and shows the numbers.
-pub(super) fn report(evaluation: &Evaluation, folder: &Path, options: &HtmlOptions<'_>, ui: &Ui) -> anyhow::Result<()> {
+pub(super) fn report(
+    evaluation: &Evaluation,
+    folder: &Path,
+    options: &HtmlOptions<'_>,
+    ui: &Ui,
+) -> anyhow::Result<()> {
     let write = |name: &str, text: String| ocelli_data::io::write_atomic(&folder.join(name), text.as_bytes());
     write("report.json", serde_json::to_string(evaluation)?)?;
     write("report.md", markdown(evaluation))?;
@@ -152,13 +164,17 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     if args.concurrency == 0 || args.samples == Some(0) {
         bail!("--concurrency and --samples are at least 1");
     }
-    let policy = args.endpoint(&args.endpoint, &args.model)?;
-    let judge = match &args.judge {
-        Some(model) => {
-            let url = args.judge_endpoint.as_ref().unwrap_or(&args.endpoint);
-            Some(args.endpoint(url, model)?)
+    let policy = match &args.endpoint {
+        Some(url) => args.endpoint(url, &args.model)?,
+        None => {
+            let path = model_source::resolve(Some(&args.model), ui)?;
+            Policy::Local(Arc::new(LocalModel::load(&path, &args.model)?))
         }
-        None => None,
+    };
+    let judge = match (&args.judge, args.judge_endpoint.as_ref().or(args.endpoint.as_ref())) {
+        (Some(model), Some(url)) => Some(args.endpoint(url, model)?),
+        (Some(_), None) => bail!("--judge needs --judge-endpoint, or --endpoint where both are on one"),
+        (None, _) => None,
     };
     let mut cache = args.cache.as_deref().map(Cache::open).transpose()?;
     let data = data_dir(args.data.as_deref());
@@ -192,7 +208,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         let running = evaluate(&plan, &table, &folder, cache.as_mut(), |stage, p| {
             bar.set_length(p.total as u64);
             bar.set_position(p.done as u64);
-            bar.set_message(if p.failed > 0 { format!("{stage}, {} failed", p.failed) } else { stage.to_owned() });
+            bar.set_message(if p.failed > 0 {
+                format!("{stage}, {} failed", p.failed)
+            } else {
+                stage.to_owned()
+            });
         });
         let (evaluation, asked) = runtime.block_on(running)?;
         bar.finish_and_clear();

@@ -1,11 +1,16 @@
 //! One command, one file: its arguments and what it does.
 
+mod check_table;
+mod compare;
 mod completions;
 mod doctor;
+mod eval;
 mod generate;
 mod inspect;
+mod local_policy;
 mod model_source;
 mod report;
+mod rescore;
 mod tools;
 mod train;
 mod verify;
@@ -19,6 +24,10 @@ use crate::ui::Ui;
 /// All commands, in the order in which help shows them.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Eval(eval::Args),
+    Rescore(rescore::Args),
+    Compare(compare::Args),
+    CheckTable(check_table::Args),
     Report(report::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
@@ -32,6 +41,10 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, ui: &Ui) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Eval(args) => eval::run(&args, ui),
+            Self::Rescore(args) => rescore::run(&args, ui),
+            Self::Compare(args) => compare::run(&args, ui),
+            Self::CheckTable(args) => check_table::run(&args, ui),
             Self::Report(args) => report::run(&args, ui),
             Self::Doctor(args) => doctor::run(&args, ui),
             Self::Generate(args) => generate::run(&args, ui),

@@ -48,7 +48,12 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let mut rewards = HashMap::new();
     if let Some(path) = &args.rewards {
         for (i, r) in ocelli_data::io::read_jsonl::<Reward>(path)?.into_iter().enumerate() {
-            anyhow::ensure!(r.reward.is_finite(), "{}: row {} has a reward that is not a number", path.display(), i + 1);
+            anyhow::ensure!(
+                r.reward.is_finite(),
+                "{}: row {} has a reward that is not a number",
+                path.display(),
+                i + 1
+            );
             rewards.insert((r.id, r.sample), r.reward);
         }
     }

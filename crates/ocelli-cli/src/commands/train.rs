@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_answered_with_the_nearest() {
         let text = "out = 'x'\n[model]\ntiny = 'tiny-0.5m'\n[data]\n[train]\nbacth = 4\n";
-        let error = config::parse::<File<SftConfig>>(text, &[]).err().map(|e| e.to_string()).unwrap_or_default();
+        let error =
+            config::parse::<File<SftConfig>>(text, &[]).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("bacth") && error.contains("did you mean `batch`"), "{error}");
     }
 }
