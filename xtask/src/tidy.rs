@@ -19,8 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["data", "tensor", "model", "reward", "tools", "worlds", "agent", "train", "eval"]),
 ];
 
-/// Ceiling of a source file, in lines.
-const MAX_LINES: usize = 700;
+/// Ceiling of a source file, in lines: far beyond the 400 to aim for, so that it only stops what nobody would read.
+const MAX_LINES: usize = 900;
 /// Ceiling of all fixtures together, in bytes.
 const MAX_FIXTURES: u64 = 1 << 20;
 /// Ceiling of any other single file, in bytes.
