@@ -209,11 +209,13 @@ fn answers(task: &Task, format: &StoredFormat, rows: &Rows) -> Result<Vec<Stored
     let mut problems = Problems::default();
     let mut samples: HashMap<String, u32> = HashMap::new();
     let mut answers = Vec::with_capacity(rows.len());
+    let mut names = PairNames::default();
     for (place, row) in rows {
         let Some(item) = text(row.get(&format.id)) else {
             problems.push(place, format!("column `{}` names the item and holds no text", format.id));
             continue;
         };
+        let item = if names_repeat(task, format) { names.next(item) } else { item };
         let mut scores = Vec::new();
         for column in &format.scores {
             match row.get(column) {
@@ -276,12 +278,31 @@ fn answers(task: &Task, format: &StoredFormat, rows: &Rows) -> Result<Vec<Stored
     Ok(answers)
 }
 
+/// Pairs of one source may share its name (9 of 1,247 rows of VL-RewardBench do): each is an item of its own.
+fn names_repeat(task: &Task, format: &StoredFormat) -> bool {
+    format.own_items && task.benchmark.kind != Kind::Answer
+}
+
+/// Numbers repeated names: `x`, `x#2`, `x#3`.
+#[derive(Default)]
+struct PairNames(HashMap<String, u32>);
+
+impl PairNames {
+    fn next(&mut self, name: String) -> String {
+        let count = self.0.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}#{count}") }
+    }
+}
+
 /// Items that the file itself holds; repeated names are further samples of one item.
 fn own_items(task: &Task, format: &StoredFormat, rows: Rows) -> Result<(Vec<Item>, ContentHash), LoadError> {
     let mut seen = HashSet::new();
+    let mut names = PairNames::default();
     let mut kept = Vec::new();
     for (place, columns) in rows {
         let Some(id) = text(columns.get(&format.id)) else { continue };
+        let id = if names_repeat(task, format) { names.next(id) } else { id };
         if seen.insert(id.clone()) {
             kept.push(Row { id, place, columns, images: Default::default() });
         }

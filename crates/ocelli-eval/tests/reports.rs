@@ -53,7 +53,7 @@ fn evaluation(n: usize, samples: usize, skill: usize, text: &str) -> Evaluation 
     write("items.jsonl", (0..n).map(|i| {
         let options: Vec<String> = if i % 2 == 0 { "abcd".chars().map(|c| format!("{c}{i}")).collect() } else { vec![] };
         let answer = if i % 2 == 0 { "B".to_owned() } else { (i + 1).to_string() };
-        json!({"id": format!("item-{i}"), "question": format!("Question {i}? {text}"), "answer": answer, "options": options, "subject": ["algebra", "geometry", "计数"][i % 3]})
+        json!({"id": format!("item-{i}"), "question": format!("Question {i}? {text}"), "answer": answer, "options": options, "subject": (["algebra", "geometry", "计数"][i % 3])})
     }).collect());
     write("answers.jsonl", (0..n * samples).map(|j| {
         let (i, s) = (j / samples, j % samples);

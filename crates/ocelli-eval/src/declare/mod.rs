@@ -153,6 +153,10 @@ pub struct Layout {
     pub files: Vec<String>,
     /// Column that names an item; `#` numbers the rows (`file:row` where there are several files).
     pub id: String,
+    /// True where the published set itself uses a name for several rows: the second becomes `name#2`. Otherwise a
+    /// repeated name is an error.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_repeat: bool,
     /// Columns of images; a missing or null cell is no image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,

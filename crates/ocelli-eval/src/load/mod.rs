@@ -401,6 +401,10 @@ impl<'a> Reader<'a> {
                 }
             },
         };
+        let id = match (2..).map(|n| format!("{id}#{n}")).find(|name| !self.seen.contains_key(name)) {
+            Some(numbered) if self.layout.names_repeat && self.seen.contains_key(&id) => numbered,
+            _ => id,
+        };
         if let Some(first) = self.seen.get(&id) {
             let message = format!("the name `{id}` is already that of {first}");
             self.problems.push(&place, message);
