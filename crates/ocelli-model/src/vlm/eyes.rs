@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_data::ContentHash;
-use ocelli_tensor::{ParamId, Params, Tape, Tensor, Var, ops};
+use ocelli_tensor::{DType, ParamId, Params, Tape, Tensor, Var, ops};
 
 use super::context::ImageSpan;
 use super::{internvl, patching::Patching, qwen2_5_vl, qwen2_vl, qwen3_vl};
@@ -219,11 +219,14 @@ impl Eyes {
         let grids: Vec<Grid> = images.iter().flat_map(|i| i.patches.grids.iter().copied()).collect();
         let dim = images.first().map_or(0, |i| i.patches.dim);
         let rows: usize = images.iter().map(|i| i.patches.patches()).sum();
-        let mut pixels = Vec::with_capacity(rows * dim);
+        let mut pixels = Tensor::zeros(&[rows, dim], DType::F32);
+        let mut rest = pixels.as_mut_slice::<f32>()?;
         for image in images {
-            pixels.extend_from_slice(&image.patches.pixels);
+            let (own, after) = rest.split_at_mut(image.patches.pixels.len());
+            own.copy_from_slice(&image.patches.pixels);
+            rest = after;
         }
-        let pixels = Tensor::from_slice(&[rows, dim], &pixels)?.to_dtype(tape.params().compute_dtype());
+        let pixels = pixels.to_dtype(tape.params().compute_dtype());
         self.tower.forward(tape, &Var::constant(pixels), &grids)
     }
 

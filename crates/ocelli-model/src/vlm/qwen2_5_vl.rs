@@ -101,8 +101,9 @@ impl Tower for VisionTower {
         let positions = positions.map(|p| rows.iter().map(|&r| p[r]).collect());
         let rope = axial_rope(&positions, c.width / c.heads, c.theta)?;
 
-        let patches = ops::gather_rows(tape, patches, &rows)?;
-        let mut x = ops::linear(tape, &patches, self.patch_embed)?;
+        // Embedded first and put into window order afterwards: a row of the tower is narrower than a patch.
+        let x = ops::linear(tape, patches, self.patch_embed)?;
+        let mut x = ops::gather_rows(tape, &x, &rows)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let layout = if c.full_blocks.contains(&i) { &whole } else { &inside };
             x = block.forward(tape, &x, layout, Some(&rope))?;
