@@ -1,15 +1,18 @@
 //! `ocelli generate`: a model answers a prompt, text as it comes, tokens per second at the end.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use ocelli_data::{Message, Part};
-use ocelli_model::generate::{Engine, EngineLimits, Sampling, StopReason, Turn};
+use ocelli_data::io::read_bounded;
+use ocelli_data::{ContentHash, Message, Part};
+use ocelli_model::generate::{EngineLimits, Sampling, StopReason, Turn};
 use ocelli_model::text::Keep;
-use ocelli_model::{ChatOptions, Checkpoint, LanguageModel, lora};
+use ocelli_model::vlm::{self, LoadOptions};
+use ocelli_model::{ChatOptions, Checkpoint, Vlm, lora};
 use ocelli_tensor::DType;
 use serde_json::json;
 
@@ -24,6 +27,9 @@ pub(crate) struct Args {
     /// A checkpoint directory, a .gguf file, or org/name on the hub. Without it, a small model is fetched.
     #[arg(long, short)]
     model: Option<String>,
+    /// A picture (PNG, JPEG, WebP, GIF or BMP) to show before the prompt; may be repeated.
+    #[arg(long, short, conflicts_with = "raw")]
+    image: Vec<PathBuf>,
     /// A LoRA adapter (directory in the layout of PEFT) to put on the model.
     #[arg(long)]
     adapter: Option<PathBuf>,
@@ -78,13 +84,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::Bf16,
     };
-    let mut model = LanguageModel::load(&checkpoint, Keep::Frozen(dtype), dtype)?;
+    let keep = Keep::Frozen(dtype);
+    let options = LoadOptions { tower: keep, projector: keep, language: keep, compute: dtype };
+    let mut model = Vlm::load(&checkpoint, options)?;
     if let Some(dir) = &args.adapter {
         lora::load_adapter(dir, &mut model.params, model.text.linears_mut(), Keep::Frozen(dtype))?;
     }
-    let tokenizer = checkpoint.tokenizer()?;
-    let prompt = tokenizer.encode(&prompt_text(args, &checkpoint)?)?;
-    let prompt_tokens = prompt.len();
+    let context = read_prompt(args, &model)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -92,12 +98,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         min_p: args.min_p,
         repetition_penalty: args.repetition_penalty,
         max_new_tokens: args.max_new_tokens,
-        stop_ids: checkpoint.eos_ids.clone(),
+        stop_ids: model.eos_ids.clone(),
         stop_strings: args.stop.clone(),
     };
-    let mut engine = Engine::new(&model.text, &model.params, Some(tokenizer), EngineLimits::default())?;
+    let mut engine = model.engine(EngineLimits::default())?;
+    let prompt_tokens = context.len();
     let start = Instant::now();
-    engine.start(prompt.into(), args.n as usize, &sampling, args.seed, 0)?;
+    engine.start(model.generation_prompt(&context, 0)?, args.n as usize, &sampling, args.seed, 0)?;
     let mut first = None;
     let streams = args.n == 1 && !ui.json;
     let turns = engine.run(|_, text| {
@@ -138,18 +145,36 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn prompt_text(args: &Args, checkpoint: &Checkpoint) -> anyhow::Result<String> {
+/// The prompt as the model takes it, pictures first.
+fn read_prompt(args: &Args, model: &Vlm) -> anyhow::Result<vlm::Context> {
     let mut said = args.prompt.clone();
     if said == "-" {
         said.clear();
         std::io::stdin().read_to_string(&mut said).context("cannot read the prompt from standard input")?;
     }
     if args.raw {
-        return Ok(said);
+        let mut context = vlm::Context::default();
+        context.push(&model.tokenizer()?.encode(&said)?);
+        return Ok(context);
     }
+    let mut pictures = HashMap::new();
+    let mut content = Vec::new();
+    for path in &args.image {
+        let bytes = read_bounded(path, model.limits.max_bytes as u64)?;
+        model.see(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
+        let hash = ContentHash::of(&bytes);
+        pictures.insert(hash, bytes);
+        content.push(Part::image(hash));
+    }
+    content.push(Part::text(said));
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
-    messages.push(Message::user([Part::text(said)]));
-    Ok(checkpoint.chat().context("use --raw to go without")?.render(&messages, &ChatOptions::prompt())?)
+    messages.push(Message::user(content));
+    let hint = if args.image.is_empty() {
+        "use --raw to go without a chat template"
+    } else {
+        "the picture was not shown"
+    };
+    model.prompt(&messages, &ChatOptions::prompt(), &pictures).context(hint)
 }
 
 fn reason(reason: &StopReason) -> String {
