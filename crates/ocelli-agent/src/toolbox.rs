@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_data::ToolCall;
-use ocelli_tools::{Deadline, Fatal, Images, Registry, Reply, ToolError, ToolSpec};
+use ocelli_tools::{Client, Deadline, Fatal, Images, Registry, Reply, ToolError, ToolSpec};
 use tokio::sync::Semaphore;
 
 use crate::policy::BoxFuture;
@@ -70,5 +70,21 @@ impl Toolbox for LocalTools {
             deadline.give_up();
             reply.unwrap_or_else(|_| Err(late()))
         })
+    }
+}
+
+/// Tools on servers. Which server, what when one fails, and when to leave it alone is the client's business.
+impl Toolbox for Client {
+    fn specs(&self) -> Arc<[ToolSpec]> {
+        Self::specs(self)
+    }
+
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        Box::pin(Self::call(self, call, images, time))
     }
 }
