@@ -8,6 +8,7 @@ pub mod batching;
 pub mod control;
 pub mod durable;
 pub mod endpoint;
+pub mod endpoint_policy;
 pub mod engine;
 pub mod env;
 pub mod episode;

@@ -11,6 +11,7 @@ mod local_policy;
 mod model_source;
 mod report;
 mod rescore;
+mod rollout;
 mod tools;
 mod train;
 mod verify;
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Tools(tools::Args),
     Train(train::Args),
+    Rollout(rollout::Args),
     Completions(completions::Args),
 }
 
@@ -52,6 +54,7 @@ impl Command {
             Self::Verify(args) => verify::run(&args, ui),
             Self::Tools(args) => tools::run(&args),
             Self::Train(args) => train::run(&args, ui),
+            Self::Rollout(args) => rollout::run(&args, ui),
             Self::Completions(args) => completions::run(&args),
         }
     }
