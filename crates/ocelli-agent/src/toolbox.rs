@@ -77,6 +77,13 @@ impl Toolbox for LocalTools {
 impl Toolbox for Client {
     fn specs(&self) -> Arc<[ToolSpec]> {
         Self::specs(self)
+/// No tools: the first turn of the policy is its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTools;
+
+impl Toolbox for NoTools {
+    fn specs(&self) -> Arc<[ToolSpec]> {
+        Arc::from(Vec::new())
     }
 
     fn call<'a>(
@@ -86,5 +93,10 @@ impl Toolbox for Client {
         time: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>> {
         Box::pin(Self::call(self, call, images, time))
+        _: &'a Images,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        let complaint = format!("there is no tool `{}`; there are none here", call.name);
+        Box::pin(async move { Err(ToolError::ForModel(complaint)) })
     }
 }
