@@ -69,8 +69,11 @@ impl EndpointConversation {
         // 53 bits survive every JSON reader.
         let turns = self.history.iter().filter(|m| m.role == Role::Assistant).count() as u64;
         let seed = self.seed.wrapping_add(turns) >> 11;
-        let sampling =
-            SamplingParams { max_tokens: Some(limit.min(own)), seed: Some(seed), ..self.policy.sampling.clone() };
+        let sampling = SamplingParams {
+            max_tokens: Some(limit.min(own)),
+            seed: Some(seed),
+            ..self.policy.sampling.clone()
+        };
         let request = ChatRequest { messages: &self.history, sampling: &sampling, tools: &self.tools };
         let pictures = self.pictures.clone();
         let image = move |hash| pictures.get(hash).map(|b| b.to_vec()).map_err(|e| e.to_string());
@@ -102,7 +105,9 @@ impl EndpointConversation {
                     let call = ToolCall { id: bad.id, name: bad.name, arguments };
                     (call.clone(), known_call(call, &names, &mut calls.repairs))
                 }
-                Err(complaint) => (ToolCall { id: bad.id, name: bad.name, arguments: Map::new() }, Err(complaint)),
+                Err(complaint) => {
+                    (ToolCall { id: bad.id, name: bad.name, arguments: Map::new() }, Err(complaint))
+                }
             };
             message.tool_calls.push(call);
             calls.calls.push(read);

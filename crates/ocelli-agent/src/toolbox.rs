@@ -77,6 +77,18 @@ impl Toolbox for LocalTools {
 impl Toolbox for Client {
     fn specs(&self) -> Arc<[ToolSpec]> {
         Self::specs(self)
+    }
+
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        Box::pin(Self::call(self, call, images, time))
+    }
+}
+
 /// No tools: the first turn of the policy is its answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoTools;
@@ -89,10 +101,6 @@ impl Toolbox for NoTools {
     fn call<'a>(
         &'a self,
         call: &'a ToolCall,
-        images: &'a Images,
-        time: Duration,
-    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
-        Box::pin(Self::call(self, call, images, time))
         _: &'a Images,
         _: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>> {

@@ -70,7 +70,9 @@ async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let (message, mut finish) = next_message(&request);
     match (server.mood)(n) {
         "500" => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        "429" => return (StatusCode::TOO_MANY_REQUESTS, [("retry-after-ms", "20")], "slow down").into_response(),
+        "429" => {
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after-ms", "20")], "slow down").into_response();
+        }
         "hang" => std::future::pending::<()>().await,
         "cut" => finish = "length",
         _ => {}
@@ -91,8 +93,7 @@ async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Response {
 
 /// Rolls out `count` questions against a server of that mood.
 fn roll(mood: Mood, count: usize, seconds: f64, attempts: u32) -> (Vec<Ended>, Arc<Server>) {
-    let server =
-        Arc::new(Server { mood, seen: AtomicUsize::new(0), with_images: AtomicUsize::new(0) });
+    let server = Arc::new(Server { mood, seen: AtomicUsize::new(0), with_images: AtomicUsize::new(0) });
     let state = server.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

@@ -20,8 +20,7 @@ use toy::{samples, world};
 
 /// A server in a runtime of its own: ending the runtime cuts its connections, as a killed process does.
 fn serve() -> (Runtime, String) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let config = ServerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         token: None,

@@ -373,8 +373,7 @@ fn write_results(
     let (kept, filters) = filter(&trajectories, &config.filters, "accuracy");
     let rewards: Vec<f64> =
         trajectories.iter().filter_map(|t| t.score("reward")).map(ocelli_data::Score::or_zero).collect();
-    let mean_reward =
-        (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64);
+    let mean_reward = (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64);
     write_jsonl(&config.out.join("trajectories.jsonl"), &trajectories)?;
     write_jsonl(&config.out.join("sft.jsonl"), &kept)?;
     let report = Report { work, dead, filters, mean_reward };
@@ -430,8 +429,7 @@ mod tests {
     fn the_example_is_read_and_written_back() {
         let text = include_str!("../../../../configs/rollout-charts.toml");
         let config: RolloutConfig = config::parse(text, &["data.count=3".into()]).unwrap();
-        let again: RolloutConfig =
-            config::parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap();
+        let again: RolloutConfig = config::parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap();
         assert_eq!(format!("{config:?}"), format!("{again:?}"));
         assert!(matches!(config.data, Data::World { count: 3, .. }));
     }

@@ -1,0 +1,221 @@
+//! Group-relative policy optimisation with verifiable and learned rewards, real tools in the rollouts, and a Selective
+//! Sample Buffer (DeepSeekMath arXiv 2402.03300; DAPO 2503.14476; Dr.GRPO 2503.20783; Skywork R1V2 2504.16656;
+//! OpenThinkIMG / V-ToolRL 2505.08617).
+//!
+//! One step: roll out G answers to each of B questions; score them; advantages inside each group; fill the batch from the
+//! buffer; one forward and backward pass over what carries a gradient; one optimizer step.
+//!
+//! Deviations:
+//! 1. A multi-turn trajectory is trained in the context that it was sampled in: all turns, observations and tool pictures are
+//!    there, every sampled token of every turn is trained, nothing else is (V-ToolRL's code trained the first turn only).
+//! 2. A group's prompt and picture go through the model once, forward and backward.
+//! 3. Whether a group is informative is exact equality of its rewards. Responses whose advantage is exactly zero are not
+//!    run through the model unless a KL or entropy term needs them; they stay in the denominator.
+//! 4. Fresh responses are on-policy: their ratio is taken against the trainer's own log-probabilities of the same pass, so it
+//!    is 1 and its gradient exact. The sampler's recorded log-probabilities are compared with them (mismatch) and
+//!    corrected for where wanted. Replayed responses take their ratio against what they were sampled with.
+//! 5. Rollouts that failed for reasons outside the policy carry no gradient and no reward; they are counted, and their group
+//!    is judged by its other members.
+//! 6. A response that a limit cut off is scored like any other, or masked with its share of the denominator.
+
+mod batch;
+mod evaluate;
+mod stage;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::toolbox::Toolbox;
+use ocelli_data::Sample;
+use ocelli_model::vlm::Vlm;
+use serde::{Deserialize, Serialize};
+
+use crate::advantages::Advantage;
+use crate::buffer::BufferConfig;
+use crate::error::TrainError;
+use crate::hybrid_reward::RewardSpec;
+use crate::losses::{Correction, PolicyLoss};
+use crate::observe::Observer;
+use crate::optim::{OptimizerConfig, Precision, prepare};
+use crate::rollouts::{RolloutConfig, Rollouts};
+use crate::run::{self, Outcome, RunConfig};
+use crate::shaping::Truncated;
+
+pub use evaluate::{Accuracies, ToolEffect, evaluate};
+
+/// Resampling until enough groups are informative (DAPO's dynamic sampling).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DynamicSampling {
+    /// Most rounds of rollouts in one step, the first included.
+    pub rounds: usize,
+}
+
+/// Which responses count in the denominator of the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Count {
+    /// All of the batch: uninformative groups make the step smaller.
+    #[default]
+    All,
+    /// Only those that carry a gradient: the step keeps its size (an effective learning-rate effect; compare with it).
+    Informative,
+}
+
+/// Settings of a GRPO run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpoConfig {
+    /// Steps, checkpoints, evaluation.
+    pub run: RunConfig,
+    /// What is trained and how fast.
+    pub optimizer: OptimizerConfig,
+    /// How rollouts are made.
+    pub rollout: RolloutConfig,
+    /// What is rewarded.
+    pub reward: RewardSpec,
+    /// The loss; with a KL term the model as it comes in is the reference.
+    pub loss: PolicyLoss,
+    /// From rewards to advantages.
+    pub advantage: Advantage,
+    /// Questions per step.
+    pub prompts: usize,
+    /// Answers per question.
+    pub group: u32,
+    /// Sample buffer.
+    pub buffer: Option<BufferConfig>,
+    /// Resampling of uninformative groups.
+    pub dynamic: Option<DynamicSampling>,
+    /// What the denominator counts.
+    pub count: Count,
+    /// Responses that a limit cut off.
+    pub truncated: Truncated,
+    /// Correction of the sampler's mismatch.
+    pub mismatch: Option<Correction>,
+    /// Most rows of one forward pass.
+    pub rows: usize,
+    /// Type of activations and products.
+    pub precision: Precision,
+    /// Keep only the input of each block and compute the rest again in the backward pass.
+    pub recompute: bool,
+    /// Steps between measurements of how much answers depend on the picture; 0 for none.
+    pub dependence_every: u64,
+}
+
+impl Default for GrpoConfig {
+    fn default() -> Self {
+        Self {
+            run: RunConfig::default(),
+            optimizer: OptimizerConfig::default(),
+            rollout: RolloutConfig::default(),
+            reward: RewardSpec::default(),
+            loss: PolicyLoss::default(),
+            advantage: Advantage::default(),
+            prompts: 8,
+            group: 8,
+            buffer: None,
+            dynamic: None,
+            count: Count::All,
+            truncated: Truncated::Score,
+            mismatch: None,
+            rows: 4096,
+            precision: Precision::F32,
+            recompute: false,
+            dependence_every: 10,
+        }
+    }
+}
+
+impl GrpoConfig {
+    /// Checks the settings before any training.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let bad = |text: String| Err(TrainError::Config(text));
+        if self.prompts == 0 || self.group < 2 || self.rows == 0 {
+            return bad(format!(
+                "prompts {} and rows {} must be at least 1, group {} at least 2",
+                self.prompts, self.rows, self.group
+            ));
+        }
+        if let Err(e) = self.loss.validate() {
+            return bad(format!("loss: {e}"));
+        }
+        if let Some(b) = &self.buffer {
+            let numbers = [b.alpha, b.decay, b.correction.unwrap_or(0.0), b.max_drift.unwrap_or(0.0)];
+            if b.capacity == 0 || b.per_prompt == 0 || numbers.iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
+                return bad(format!(
+                    "buffer: capacity and per_prompt must be at least 1, all numbers zero or more: {b:?}"
+                ));
+            }
+        }
+        if self.dynamic.is_some_and(|d| d.rounds == 0) {
+            return bad("dynamic.rounds must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// What a GRPO run works on.
+pub struct GrpoInputs<'a> {
+    /// The policy.
+    pub model: Vlm,
+    /// Questions to learn from.
+    pub train: &'a [Arc<Sample>],
+    /// Questions to measure on.
+    pub held_out: &'a [Arc<Sample>],
+    /// Pictures of all questions; those that tools make are added.
+    pub pictures: Arc<Pictures>,
+    /// Tools, where the policy may call any.
+    pub toolbox: Option<Arc<dyn Toolbox>>,
+    /// Reward model, where the reward has one.
+    pub reward_model: Option<&'a Vlm>,
+}
+
+/// Trains the policy in the run directory `dir` and returns it.
+pub fn run(
+    config: &GrpoConfig,
+    inputs: GrpoInputs<'_>,
+    dir: &Path,
+    observer: &mut dyn Observer,
+) -> Result<(Vlm, Outcome), TrainError> {
+    config.validate()?;
+    let GrpoInputs { mut model, train, held_out, pictures, toolbox, reward_model } = inputs;
+    check_questions(train, held_out, &pictures)?;
+    // The reference shares the memory of every parameter that training leaves alone.
+    let reference = config.loss.kl.map(|_| model.clone());
+    prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
+    let reference = match reference {
+        Some(mut r) => {
+            for part in ocelli_model::vlm::Part::ALL {
+                r.set_trainable(part, false)?;
+            }
+            r.params.set_compute_dtype(model.params.compute_dtype());
+            Some(r)
+        }
+        None => None,
+    };
+    let rollouts = Rollouts::new(&model, &config.rollout, pictures, toolbox)?;
+    let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
+    let mut stage = stage::Grpo::new(config, model, reference, rollouts, train, held_out, reward_model, dir)?;
+    let outcome = run::run(&mut stage, dir, &config.run, &config.optimizer, &resolved, observer)?;
+    Ok((stage.model, outcome))
+}
+
+/// There are questions, and every picture that they name can be had.
+fn check_questions(
+    train: &[Arc<Sample>],
+    held_out: &[Arc<Sample>],
+    pictures: &Pictures,
+) -> Result<(), TrainError> {
+    if train.is_empty() {
+        return Err(TrainError::Data("there is no question to train on".into()));
+    }
+    for sample in train.iter().chain(held_out) {
+        for hash in sample.messages.iter().flat_map(|m| m.images()) {
+            if let Err(e) = pictures.get(hash) {
+                return Err(TrainError::Data(format!("sample {}: {e}", sample.id)));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Groups of rollouts with the model in this process, with or without tools.
+//!
+//! Sampler and trainer are the same weights and the same kernels, lent to one another in turn. Draws are made at a
+//! temperature from the whole vocabulary, so that the probability that is recorded is the one that training computes;
+//! filters such as top-p would break that and are not offered here.
+
+use std::sync::Arc;
+
+use ocelli_agent::batching::{BatchConfig, Driver};
+use ocelli_agent::control::Control;
+use ocelli_agent::engine::{Engine, Loan, Until};
+use ocelli_agent::env::EnvFactory;
+use ocelli_agent::episode::{Ended, Job, World};
+use ocelli_agent::limits::RolloutLimits;
+use ocelli_agent::local::LocalPolicy;
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
+use ocelli_agent::toolbox::{NoTools, Toolbox};
+use ocelli_agent::vlm_policy::{VlmModel, VlmRenderer};
+use ocelli_data::Sample;
+use ocelli_model::generate::Sampling;
+use ocelli_model::vlm::Vlm;
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+/// How rollouts are made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutConfig {
+    /// Divides the logits.
+    pub temperature: f32,
+    /// Bounds of each trajectory.
+    pub limits: RolloutLimits,
+    /// Sequences that are extended together.
+    pub batch: usize,
+    /// How tools are called, where there are any. With `instructions = false` the model's own template lists them.
+    pub tools: ToolEnvConfig,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            limits: RolloutLimits::default(),
+            batch: 64,
+            tools: ToolEnvConfig { instructions: false, ..ToolEnvConfig::default() },
+        }
+    }
+}
+
+/// What rollouts of one kind need: environments and a writer of dialogues.
+struct Kind {
+    envs: Arc<dyn EnvFactory>,
+    renderer: Arc<VlmRenderer>,
+}
+
+/// The engine, the pictures and the tools of a run.
+pub struct Rollouts {
+    engine: Engine,
+    pictures: Arc<Pictures>,
+    plain: Kind,
+    with_tools: Option<Kind>,
+    config: RolloutConfig,
+}
+
+impl Rollouts {
+    /// Rollouts of models like `model` (of the same tokenizer, template and preprocessing) over `pictures`.
+    pub fn new(
+        model: &Vlm,
+        config: &RolloutConfig,
+        pictures: Arc<Pictures>,
+        toolbox: Option<Arc<dyn Toolbox>>,
+    ) -> Result<Self, TrainError> {
+        if !(config.temperature.is_finite() && config.temperature > 0.0) || config.batch == 0 {
+            let (t, b) = (config.temperature, config.batch);
+            return Err(TrainError::Config(format!(
+                "rollout: temperature {t} must be positive and batch {b} at least 1"
+            )));
+        }
+        let engine = Engine::new(config.batch).map_err(|e| TrainError::Config(e.to_string()))?;
+        let kind = |toolbox: Arc<dyn Toolbox>| -> Result<Kind, TrainError> {
+            let specs = toolbox.specs();
+            let listed = if config.tools.instructions { &[] } else { &specs[..] };
+            let renderer = VlmRenderer::new(model, listed).map_err(|e| TrainError::Config(e.to_string()))?;
+            let envs = ToolEnvs::new(config.tools.clone(), toolbox, pictures.clone(), Default::default());
+            Ok(Kind { envs: Arc::new(envs), renderer: Arc::new(renderer) })
+        };
+        let (plain, with_tools) = (kind(Arc::new(NoTools))?, toolbox.map(kind).transpose()?);
+        Ok(Self { engine, pictures, plain, with_tools, config: config.clone() })
+    }
+
+    /// The pictures that trajectories name.
+    pub fn pictures(&self) -> &Arc<Pictures> {
+        &self.pictures
+    }
+
+    /// True where there are tools.
+    pub fn has_tools(&self) -> bool {
+        self.with_tools.is_some()
+    }
+
+    /// `group` rollouts of each sample by `model`, whose weights have this version; `temperature` of `None` is that of the
+    /// configuration, 0 takes the likeliest token. Groups in the order of the samples, every group complete, whatever became
+    /// of its members.
+    pub fn run(
+        &self,
+        model: &Vlm,
+        samples: &[Arc<Sample>],
+        group: u32,
+        seed: u64,
+        version: u64,
+        temperature: Option<f32>,
+        with_tools: bool,
+    ) -> Result<Vec<Vec<Ended>>, TrainError> {
+        let batch = BatchConfig { rows: self.config.batch, ..BatchConfig::default() };
+        let mut driver = Driver::new(batch);
+        let kind = match (&self.with_tools, with_tools) {
+            (Some(kind), true) => kind,
+            _ => &self.plain,
+        };
+        let world = World {
+            policy: Arc::new(LocalPolicy::new(&driver, kind.renderer.clone())),
+            envs: kind.envs.clone(),
+            pictures: self.pictures.clone(),
+            limits: self.config.limits.clone(),
+        };
+        let temperature = temperature.unwrap_or(self.config.temperature);
+        let sampling = Sampling { temperature, ..Sampling::default() };
+        let mut lent = VlmModel::new(model, sampling, version, batch.rows)?;
+        let loan = Loan { driver: &mut driver, model: &mut lent };
+        let jobs = Job::group(samples, group, seed);
+        let report =
+            self.engine.run(Some(loan), &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
+        // Chunked by number and not by name: a sample may occur twice in a batch.
+        let mut ended = report.ended.into_iter();
+        Ok(samples.iter().map(|_| ended.by_ref().take(group as usize).collect()).collect())
+    }
+}
