@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod report;
 mod ui;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
-use ocelli_data::record::Record;
 use ocelli_model::vlm::Vlm;
 use ocelli_train::mpo::{self, MpoConfig};
-use ocelli_train::observe::{Go, Observer, Progress};
 use ocelli_train::reward_model::{self, RewardConfig};
 use ocelli_train::run::Outcome;
 use ocelli_train::sft::{self, SftConfig};
@@ -17,6 +14,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::ui::Ui;
+use crate::watch::{INTERRUPTED, Watch, stop_on_interrupt};
 
 /// Train a model: supervised, on preference pairs, as a reward model.
 ///
@@ -73,7 +71,7 @@ impl<T> File<T> {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
-    let mut watch = Watch { ui, bar: None };
+    let mut watch = Watch::new(ui, stop_on_interrupt());
     let outcome = match &args.stage {
         Stage::Sft(run) => train_sft(run, &mut watch)?,
         Stage::Reward(run) => train_reward(run, &mut watch)?,
@@ -82,7 +80,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let Some((out, outcome)) = outcome else { return Ok(ExitCode::SUCCESS) };
     watch.finish();
     report(&out, &outcome, ui);
-    Ok(ExitCode::SUCCESS)
+    Ok(if outcome.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
 /// What a finished command says: `None` after a dry run.
@@ -102,7 +100,7 @@ fn train_sft(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let held_out = file.held_out()?.responses(&model, file.reasons)?;
     if run.dry_run {
         file.train.validate(&train, &held_out)?;
-        checked(watch.ui, &model, train.len(), held_out.len());
+        checked(watch.ui(), &model, train.len(), held_out.len());
         return Ok(None);
     }
     let (_, outcome) = sft::run(&file.train, model, &train, &held_out, &file.out, watch)?;
@@ -116,7 +114,7 @@ fn train_reward(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let held_out = file.held_out()?.pairs(&model)?;
     if run.dry_run {
         file.train.validate(&train)?;
-        checked(watch.ui, &model, train.len(), held_out.len());
+        checked(watch.ui(), &model, train.len(), held_out.len());
         return Ok(None);
     }
     let (_, outcome) = reward_model::run(&file.train, model, &train, &held_out, &file.out, watch)?;
@@ -130,7 +128,7 @@ fn train_mpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let held_out = file.held_out()?.pairs(&model)?;
     if run.dry_run {
         file.train.validate(&train, &held_out)?;
-        checked(watch.ui, &model, train.len(), held_out.len());
+        checked(watch.ui(), &model, train.len(), held_out.len());
         return Ok(None);
     }
     let (_, outcome) = mpo::run(&file.train, model, &train, &held_out, &file.out, watch)?;
@@ -151,60 +149,6 @@ fn report(out: &Path, outcome: &Outcome, ui: &Ui) {
     println!("{} after {} steps{alarms}: {}", ui.bold("done"), outcome.steps, out.display());
     if let Some(model) = &outcome.model {
         println!("model: {}", model.display());
-    }
-}
-
-/// Draws what a run does.
-struct Watch<'u> {
-    ui: &'u Ui,
-    bar: Option<ProgressBar>,
-}
-
-/// Largest resident memory of this process so far in MiB, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
-}
-
-impl Watch<'_> {
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| self.ui.note(text)),
-            None => self.ui.note(text),
-        }
-    }
-}
-
-impl Observer for Watch<'_> {
-    fn step(&mut self, p: &Progress<'_>) -> Go {
-        let bar = self.bar.get_or_insert_with(|| self.ui.progress(p.total, p.stage));
-        let value = |name: &str| p.metrics.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
-        let mut parts = Vec::new();
-        for (name, short) in [("loss", "loss"), ("reward", "reward"), ("accuracy", "acc")] {
-            parts.extend(value(name).map(|v| format!("{short} {v:.4}")));
-        }
-        parts.push(format!("{:.0} tok/s", p.tokens as f64 / p.seconds.max(1e-9)));
-        parts.extend(peak_memory().map(|m| format!("{m} MiB")));
-        bar.set_position(p.step);
-        bar.set_message(parts.join("  "));
-        Go::On
-    }
-
-    fn alarm(&mut self, alarm: &Record) {
-        if let Record::Alarm { step, message, .. } = alarm {
-            self.say(&format!("alarm at step {step}: {message}"));
-        }
-    }
-
-    fn note(&mut self, text: &str) {
-        self.say(text);
     }
 }
 
