@@ -44,7 +44,7 @@ fn ocr(registry: &Registry, count: u64) -> Outcome<()> {
     let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for i in 0..count {
         let style = Style::ALL[(i % 6) as usize];
-        let charts = Charts { styles: vec![style], skills: vec![] };
+        let charts = Charts { styles: vec![style], ..Charts::default() };
         let setup = setup(i / 6)?;
         let item = charts.generate(101, i, &setup)?;
         let reply = run(registry, &item.pictures[0].bytes, "ocr", json!({}))??;
@@ -102,7 +102,7 @@ fn axis(registry: &Registry, count: u64) -> Outcome<()> {
     let mut tally: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     for i in 0..count {
         let style = Style::ALL[(i % 6) as usize];
-        let charts = Charts { styles: vec![style], skills: vec![] };
+        let charts = Charts { styles: vec![style], ..Charts::default() };
         let item = charts.generate(202, i, &setup(i / 6)?)?;
         let outcome = |name: AxisName| -> Outcome<usize> {
             let word = if name == AxisName::X { "x" } else { "y" };

@@ -18,6 +18,17 @@ pub fn from_dialogue(
     messages: &[Message],
     pictures: &dyn Pictures,
 ) -> Result<Response, TrainError> {
+    from_dialogue_with(model, name, messages, &ChatOptions::prompt(), pictures)
+}
+
+/// [`from_dialogue`] with options of the chat template, such as the tools that it lists.
+pub fn from_dialogue_with(
+    model: &Vlm,
+    name: &str,
+    messages: &[Message],
+    options: &ChatOptions,
+    pictures: &dyn Pictures,
+) -> Result<Response, TrainError> {
     let said = |m: &Message| m.role == Role::Assistant;
     let Some(first) = messages.iter().position(said) else {
         return Err(TrainError::Data(format!("{name} has no assistant message to learn from")));
@@ -28,8 +39,7 @@ pub fn from_dialogue(
     let end = model.eos_ids.first().copied().ok_or_else(|| {
         TrainError::Config("the model names no end-of-turn token, so it could never learn to stop".into())
     })?;
-    let options = ChatOptions::prompt();
-    let mut context = model.prompt(&messages[..first], &options, pictures)?;
+    let mut context = model.prompt(&messages[..first], options, pictures)?;
     let prompt = context.len();
     let mut trained = Vec::new();
     let mut rest = &messages[first..];
@@ -49,7 +59,7 @@ pub fn from_dialogue(
         if next < after.len() {
             // The template writes the end of the turn itself.
             context.truncate(context.len() - 1)?;
-            model.continue_dialogue(&mut context, &after[..next], &options, pictures)?;
+            model.continue_dialogue(&mut context, &after[..next], options, pictures)?;
         }
         rest = &after[next.min(after.len())..];
     }

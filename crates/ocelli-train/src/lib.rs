@@ -37,6 +37,7 @@ pub mod mpo;
 pub mod observe;
 mod optim;
 pub mod pairs;
+pub mod preferences;
 pub mod responses;
 pub mod reward_model;
 pub mod rollouts;

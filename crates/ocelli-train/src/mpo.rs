@@ -223,9 +223,9 @@ impl Stage for Mpo<'_> {
         Ok(found)
     }
 
-    fn save(&self) -> Value {
-        // As bits: a decimal form could lose the last one.
-        json!({ "shift": self.shift.value.to_bits(), "seen": self.shift.seen })
+    fn save(&mut self) -> Result<Value, TrainError> {
+        Ok(// As bits: a decimal form could lose the last one.
+        json!({ "shift": self.shift.value.to_bits(), "seen": self.shift.seen }))
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), TrainError> {

@@ -138,22 +138,17 @@ pub fn dropped_image(sample: &Sample, good: &str, continued: &str) -> Option<Pre
     })
 }
 
-/// A pair of an oracle's answer and a wrong one of the same kind: for a number, another one nearby; for a word, an answer
-/// that another question of `pool` has. `None` where no wrong answer can be found. Drawn with `seed`.
+/// A pair of an oracle's answer and a wrong one: an answer of another question in `pool`, as often as it stands there, so that
+/// right and wrong answers have the same distribution and only the question and its picture tell them apart. Where the pool
+/// has no other answer, a number becomes another number nearby; `None` for words. Drawn with `seed`.
 pub fn corrupted(sample: &Sample, answer: &str, pool: &[String], seed: u64) -> Option<PreferencePair> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let wrong = match answer.parse::<i64>() {
-        Ok(value) => {
-            // Off by one to a third of the value: near enough that only the picture tells.
-            let span = (value.unsigned_abs() / 3).max(3);
-            let off = 1 + (rng.next_u64() % span) as i64;
-            let up = rng.next_u64().is_multiple_of(2) || (value >= 0 && value < off);
-            (if up { value + off } else { value - off }).to_string()
-        }
-        Err(_) => {
-            let others: Vec<&String> =
-                pool.iter().filter(|p| *p != answer && p.parse::<f64>().is_err()).collect();
-            (*others.get((rng.next_u64() % others.len().max(1) as u64) as usize)?).clone()
+    let others: Vec<&String> = pool.iter().filter(|p| *p != answer).collect();
+    let wrong = match others.get((rng.next_u64() % others.len().max(1) as u64) as usize) {
+        Some(other) => (*other).clone(),
+        None => {
+            let value = answer.parse::<i64>().ok()?;
+            value.checked_add(1 + (rng.next_u64() % 3) as i64)?.to_string()
         }
     };
     Some(PreferencePair {

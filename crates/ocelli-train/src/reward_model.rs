@@ -260,8 +260,8 @@ impl Stage for RewardRun<'_> {
         Ok(report_metrics(&ranking_report(&score_pairs(&self.model, self.held_out, self.config.rows)?)))
     }
 
-    fn save(&self) -> Value {
-        Value::Null
+    fn save(&mut self) -> Result<Value, TrainError> {
+        Ok(Value::Null)
     }
 
     fn restore(&mut self, _: &Value) -> Result<(), TrainError> {

@@ -14,15 +14,20 @@ use ocelli_agent::episode::{Ended, Job, World};
 use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::local::LocalPolicy;
 use ocelli_agent::pictures::Pictures;
+use ocelli_agent::scripted::{Plan, ScriptedPolicy};
 use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
 use ocelli_agent::toolbox::{NoTools, Toolbox};
 use ocelli_agent::vlm_policy::{VlmModel, VlmRenderer};
-use ocelli_data::Sample;
+use ocelli_data::{Sample, Status, Trajectory};
+use ocelli_model::ChatOptions;
 use ocelli_model::generate::Sampling;
 use ocelli_model::vlm::Vlm;
+use ocelli_tools::ToolSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::examples::from_dialogue_with;
+use crate::responses::Response;
 
 /// How rollouts are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,10 +54,52 @@ impl Default for RolloutConfig {
     }
 }
 
+/// How an oracle shows its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OracleConfig {
+    /// Tools are listed and can be called, as in rollouts with tools.
+    pub tools: bool,
+    /// Follow the plan's calls; without them the answer comes at once.
+    pub calls: bool,
+    /// Say the plan's thought before each call.
+    pub thoughts: bool,
+    /// Say the plan's conclusion before the answer.
+    pub conclusion: bool,
+}
+
+impl Default for OracleConfig {
+    fn default() -> Self {
+        Self { tools: true, calls: true, thoughts: false, conclusion: false }
+    }
+}
+
+impl OracleConfig {
+    /// A sample whose plan says only what is wanted.
+    fn prepare(&self, sample: &Sample) -> Result<Arc<Sample>, TrainError> {
+        let mut plan = Plan::of(sample).map_err(|e| TrainError::Data(e.to_string()))?;
+        if !(self.tools && self.calls) {
+            plan.steps.clear();
+        }
+        if !self.thoughts {
+            plan.steps.iter_mut().for_each(|s| s.thought.clear());
+        }
+        if !self.conclusion {
+            plan.conclusion.clear();
+        }
+        let mut sample = sample.clone();
+        let plan = serde_json::to_value(&plan).map_err(|e| TrainError::Data(e.to_string()))?;
+        sample.meta.insert("plan".into(), plan);
+        Ok(Arc::new(sample))
+    }
+}
+
 /// What rollouts of one kind need: environments and a writer of dialogues.
 struct Kind {
     envs: Arc<dyn EnvFactory>,
     renderer: Arc<VlmRenderer>,
+    /// What the chat template is given, the listed tools among it.
+    options: ChatOptions,
 }
 
 /// The engine, the pictures and the tools of a run.
@@ -84,7 +131,9 @@ impl Rollouts {
             let listed = if config.tools.instructions { &[] } else { &specs[..] };
             let renderer = VlmRenderer::new(model, listed).map_err(|e| TrainError::Config(e.to_string()))?;
             let envs = ToolEnvs::new(config.tools.clone(), toolbox, pictures.clone(), Default::default());
-            Ok(Kind { envs: Arc::new(envs), renderer: Arc::new(renderer) })
+            let options =
+                ChatOptions { tools: listed.iter().map(ToolSpec::openai).collect(), ..ChatOptions::prompt() };
+            Ok(Kind { envs: Arc::new(envs), renderer: Arc::new(renderer), options })
         };
         let (plain, with_tools) = (kind(Arc::new(NoTools))?, toolbox.map(kind).transpose()?);
         Ok(Self { engine, pictures, plain, with_tools, config: config.clone() })
@@ -98,6 +147,44 @@ impl Rollouts {
     /// True where there are tools.
     pub fn has_tools(&self) -> bool {
         self.with_tools.is_some()
+    }
+
+    fn kind(&self, with_tools: bool) -> &Kind {
+        match (&self.with_tools, with_tools) {
+            (Some(kind), true) => kind,
+            _ => &self.plain,
+        }
+    }
+
+    /// What the oracle does with each question that carries a plan (`meta.plan`), with real tools; in the order of the
+    /// samples, those left out in which a call failed. Its trajectories have messages and no tokens; [`Rollouts::lesson`] writes them for a model.
+    pub fn oracle(&self, samples: &[Arc<Sample>], oracle: &OracleConfig) -> Result<Vec<Trajectory>, TrainError> {
+        let kind = self.kind(oracle.tools);
+        let world = World {
+            policy: Arc::new(ScriptedPolicy::oracle(self.config.tools.format)),
+            envs: kind.envs.clone(),
+            pictures: self.pictures.clone(),
+            limits: self.config.limits.clone(),
+        };
+        let samples = samples.iter().map(|s| oracle.prepare(s)).collect::<Result<Vec<_>, _>>()?;
+        let jobs = Job::group(&samples, 1, 0);
+        let report = self.engine.run(None, &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
+        // A call that failed, or an end without an answer, is no example.
+        let sound = |t: &Trajectory| {
+            t.status == Status::Answered && t.tools.iter().all(|used| !used.result.is_error)
+        };
+        Ok(report.ended.into_iter().map(|e| e.trajectory).filter(sound).collect())
+    }
+
+    /// A trajectory as an example to learn from, token for token what a rollout of `model` would record: recorded tokens
+    /// where there are any, else its messages written with the chat template, tools listed where the rollouts list them.
+    pub fn lesson(&self, model: &Vlm, t: &Trajectory, with_tools: bool) -> Result<Response, TrainError> {
+        if !t.ids.is_empty() {
+            return Response::of_trajectory(model, t, self.pictures.as_ref());
+        }
+        let name = format!("trajectory {}", t.sample_id);
+        let options = &self.kind(with_tools).options;
+        from_dialogue_with(model, &name, &t.messages, options, self.pictures.as_ref())
     }
 
     /// `group` rollouts of each sample by `model`, whose weights have this version; `temperature` of `None` is that of the
@@ -115,10 +202,7 @@ impl Rollouts {
     ) -> Result<Vec<Vec<Ended>>, TrainError> {
         let batch = BatchConfig { rows: self.config.batch, ..BatchConfig::default() };
         let mut driver = Driver::new(batch);
-        let kind = match (&self.with_tools, with_tools) {
-            (Some(kind), true) => kind,
-            _ => &self.plain,
-        };
+        let kind = self.kind(with_tools);
         let world = World {
             policy: Arc::new(LocalPolicy::new(&driver, kind.renderer.clone())),
             envs: kind.envs.clone(),

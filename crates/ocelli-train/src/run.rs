@@ -110,7 +110,7 @@ pub trait Stage {
     fn evaluate(&mut self) -> Result<Metrics, TrainError>;
 
     /// What must be restored beside parameters and optimizer.
-    fn save(&self) -> Value;
+    fn save(&mut self) -> Result<Value, TrainError>;
 
     /// Restores what [`Stage::save`] gave.
     fn restore(&mut self, state: &Value) -> Result<(), TrainError>;
@@ -355,7 +355,7 @@ impl Run<'_> {
 
     fn checkpoint<S: Stage>(&mut self, stage: &mut S, adam: &AdamW) -> Result<(), TrainError> {
         self.log.sync()?;
-        self.state.stage = stage.save();
+        self.state.stage = stage.save()?;
         let state = serde_json::to_value(&self.state)
             .map_err(|e| TrainError::Data(format!("the state of the run is no JSON: {e}")))?;
         let best = self.state.best.map(|b| b.step);

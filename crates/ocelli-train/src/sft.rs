@@ -175,8 +175,8 @@ impl Stage for Sft<'_> {
         Ok(vec![("eval/loss".into(), loss), ("eval/perplexity".into(), loss.exp())])
     }
 
-    fn save(&self) -> Value {
-        Value::Null
+    fn save(&mut self) -> Result<Value, TrainError> {
+        Ok(Value::Null)
     }
 
     fn restore(&mut self, _: &Value) -> Result<(), TrainError> {

@@ -11,12 +11,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::toolbox::{LocalTools, Toolbox};
 use ocelli_data::io::{BlobStore, read_jsonl};
 use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Trajectory};
 use ocelli_model::Checkpoint;
 use ocelli_model::vlm::tiny::TinyConfig;
 use ocelli_model::vlm::{LoadOptions, Vlm};
+use ocelli_tools::{Limits, Registry};
 use ocelli_worlds::charts::{Charts, Skill, Style};
 use ocelli_worlds::real::{Split, easy_vqa, gsm8k, puzzlevqa};
 use ocelli_worlds::{Item, Level, Setup, World, world};
@@ -84,6 +88,9 @@ pub struct WorldSource {
     /// Skills asked about charts; all where empty.
     #[serde(default)]
     pub skills: Vec<Skill>,
+    /// Charts name bars by their colour, see [`Charts::by_colour`].
+    #[serde(default)]
+    pub by_colour: bool,
 }
 
 impl WorldSource {
@@ -91,14 +98,18 @@ impl WorldSource {
     pub fn items(&self) -> Result<Vec<Item>, TrainError> {
         let setup = Setup::new(self.width, self.height, self.level).map_err(world_error)?;
         let charts = self.name == "charts";
-        if !charts && !(self.styles.is_empty() && self.skills.is_empty()) {
+        if !charts && !(self.styles.is_empty() && self.skills.is_empty() && !self.by_colour) {
             return Err(TrainError::Config(format!(
-                "data.world: `{}` has no styles or skills; charts have",
+                "data.world: `{}` has no styles, skills or colours to name; charts have",
                 self.name
             )));
         }
         let world: Box<dyn World> = match charts {
-            true => Box::new(Charts { styles: self.styles.clone(), skills: self.skills.clone() }),
+            true => Box::new(Charts {
+                styles: self.styles.clone(),
+                skills: self.skills.clone(),
+                by_colour: self.by_colour,
+            }),
             false => world(&self.name).map_err(world_error)?,
         };
         (0..self.count).map(|i| world.generate(self.seed, i, &setup).map_err(world_error)).collect()
@@ -108,6 +119,37 @@ impl WorldSource {
 fn world_error(e: ocelli_worlds::WorldError) -> TrainError {
     TrainError::Data(e.to_string())
 }
+
+/// Tools of this program for rollouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolSource {
+    /// Names in the order in which prompts list them; none means rollouts without tools.
+    pub names: Vec<String>,
+    /// Calls that run together.
+    pub threads: usize,
+}
+
+impl Default for ToolSource {
+    fn default() -> Self {
+        Self { names: Vec::new(), threads: 2 }
+    }
+}
+
+impl ToolSource {
+    /// The toolbox; `None` where no tool is named.
+    pub fn load(&self) -> Result<Option<Arc<dyn Toolbox>>, TrainError> {
+        if self.names.is_empty() {
+            return Ok(None);
+        }
+        let registry = Registry::standard(Limits::default()).only(&self.names);
+        let registry = registry.map_err(|e| TrainError::Config(format!("tools: {e}")))?;
+        Ok(Some(Arc::new(LocalTools::new(Arc::new(registry), self.threads))))
+    }
+}
+
+/// Memory for the pictures of a run, given ones and those that tools make, in bytes.
+pub const PICTURE_MEMORY: usize = 4 << 30;
 
 /// Data of a stage: exactly one kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -181,8 +223,10 @@ impl DataSource {
             _ => None,
         };
         if let Some(items) = items {
-            for item in items.into_iter().take(limit) {
+            for mut item in items.into_iter().take(limit) {
                 data.pictures.extend(item.pictures.into_iter().map(|p| (p.hash, p.bytes)));
+                let plan = serde_json::to_value(&item.plan).map_err(|e| TrainError::Data(e.to_string()))?;
+                item.sample.meta.insert("plan".into(), plan);
                 data.questions.push((item.sample, Some((item.plan.conclusion, item.plan.answer))));
             }
             return Ok(data);
@@ -262,17 +306,30 @@ impl Data {
 
     /// The pairs as the model takes them; questions with an oracle's answer are paired with a wrong one of the same kind.
     pub fn pairs(&self, model: &Vlm) -> Result<Vec<Pair>, TrainError> {
-        let mut pool: Vec<String> =
-            self.questions.iter().filter_map(|(_, o)| Some(o.as_ref()?.1.clone())).collect();
-        pool.sort();
-        pool.dedup();
-        let made = self
-            .questions
-            .iter()
-            .enumerate()
-            .filter_map(|(i, (sample, oracle))| corrupted(sample, &oracle.as_ref()?.1, &pool, i as u64));
+        // Answers to the same kind of question (value, comparison ...) can stand in for one another.
+        let kind = |s: &Sample| s.meta.get("skill").and_then(|k| k.as_str()).unwrap_or_default().to_owned();
+        let mut pools: HashMap<String, Vec<String>> = HashMap::new();
+        for (sample, oracle) in &self.questions {
+            pools.entry(kind(sample)).or_default().extend(oracle.iter().map(|(_, answer)| answer.clone()));
+        }
+        let made = self.questions.iter().enumerate().filter_map(|(i, (sample, oracle))| {
+            corrupted(sample, &oracle.as_ref()?.1, &pools[&kind(sample)], i as u64)
+        });
         let all: Vec<PreferencePair> = self.pairs.iter().cloned().chain(made).collect();
         all.iter().map(|p| Pair::new(model, p, &self.pictures)).collect()
+    }
+
+    /// The questions, as rollouts take them; drawn ones carry their oracle's plan in `meta.plan`.
+    pub fn samples(&self) -> Vec<Arc<Sample>> {
+        self.questions.iter().map(|(sample, _)| Arc::new(sample.clone())).collect()
+    }
+
+    /// Puts the pictures into the store that rollouts share.
+    pub fn share_pictures(&self, store: &Pictures) -> Result<(), TrainError> {
+        for bytes in self.pictures.values() {
+            store.put(bytes.as_slice().into()).map_err(|e| TrainError::Data(e.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Writes the pictures into a store, for runs that read them from disk.

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use fixture::*;
-use ocelli_data::record::Record;
 use ocelli_tensor::{Grads, ParamId};
 use ocelli_train::mpo::{self, MpoConfig};
 use ocelli_train::observe::Silent;
@@ -19,15 +18,6 @@ use ocelli_train::{Adapters, PartRates, Precision, TrainError, checkpoint};
 
 fn metrics(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("metrics.jsonl")).expect("metrics")
-}
-
-fn curve(dir: &Path, wanted: &str) -> Vec<f64> {
-    let records: Vec<Record> = ocelli_data::io::read_jsonl(&dir.join("metrics.jsonl")).expect("metrics");
-    let value = |r: Record| match r {
-        Record::Metric { name, value, .. } if name == wanted => Some(value),
-        _ => None,
-    };
-    records.into_iter().filter_map(value).collect()
 }
 
 fn sft_config(steps: u64) -> SftConfig {

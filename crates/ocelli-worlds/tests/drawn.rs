@@ -51,7 +51,7 @@ const GOLDEN: [&str; 5] = ["7fab1ef981c7", "1b474ea0de89", "058493ca39bc", "06d3
 
 #[test]
 fn bars_and_ticks_stand_where_the_truth_says() {
-    let charts = Charts { styles: vec![Style::Bar, Style::GroupedBar, Style::Stacked], skills: vec![] };
+    let charts = Charts { styles: vec![Style::Bar, Style::GroupedBar, Style::Stacked], ..Charts::default() };
     for index in 0..40 {
         let item = charts.generate(11, index, &Setup::new(480, 360, Level::Hard).unwrap()).unwrap();
         let picture = pixels(&item);
@@ -142,7 +142,7 @@ fn every_style_and_skill_is_asked_and_answers_are_spread() {
 
 #[test]
 fn only_the_wanted_skill_is_asked() {
-    let charts = Charts { styles: vec![Style::Bar], skills: vec![Skill::Value] };
+    let charts = Charts { styles: vec![Style::Bar], skills: vec![Skill::Value], by_colour: false };
     for index in 0..50 {
         let item = charts.generate(1, index, &Setup::new(400, 300, Level::Easy).unwrap()).unwrap();
         assert_eq!(item.sample.meta["skill"], "value");

@@ -1,14 +1,17 @@
-//! `ocelli train sft|reward|mpo CONFIG`: one stage of training, live in the terminal, resumable at any moment.
+//! `ocelli train sft|reward|mpo|grpo CONFIG`: one stage of training, live in the terminal, resumable at any moment.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use ocelli_agent::pictures::Pictures;
 use ocelli_model::vlm::Vlm;
+use ocelli_train::grpo::{self, GrpoConfig, GrpoInputs};
 use ocelli_train::mpo::{self, MpoConfig};
 use ocelli_train::reward_model::{self, RewardConfig};
 use ocelli_train::run::Outcome;
 use ocelli_train::sft::{self, SftConfig};
-use ocelli_train::sources::{Data, DataSource, ModelSource};
+use ocelli_train::sources::{Data, DataSource, ModelSource, PICTURE_MEMORY, ToolSource};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,7 +19,7 @@ use crate::config;
 use crate::ui::Ui;
 use crate::watch::{INTERRUPTED, Watch, stop_on_interrupt};
 
-/// Train a model: supervised, on preference pairs, as a reward model.
+/// Train a model: supervised, on preference pairs, as a reward model, by reinforcement.
 ///
 /// A run that was stopped or killed goes on where it was when the same command is given again, to the same numbers.
 #[derive(clap::Args)]
@@ -33,6 +36,8 @@ enum Stage {
     Reward(Run),
     /// Mixed preference optimisation (DPO, BCO and likelihood) on preference pairs.
     Mpo(Run),
+    /// Group-relative policy optimisation, with tools and a sample buffer.
+    Grpo(Run),
 }
 
 #[derive(clap::Args)]
@@ -60,6 +65,12 @@ struct File<T> {
     /// Supervised runs on questions: learn the oracle's reasons before the answer.
     #[serde(default)]
     reasons: bool,
+    /// Reinforcement: tools that the policy may call.
+    #[serde(default)]
+    tools: ToolSource,
+    /// Reinforcement: the reward model, where the reward weighs one.
+    #[serde(default)]
+    reward_model: Option<ModelSource>,
     #[serde(default)]
     train: T,
 }
@@ -76,6 +87,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         Stage::Sft(run) => train_sft(run, &mut watch)?,
         Stage::Reward(run) => train_reward(run, &mut watch)?,
         Stage::Mpo(run) => train_mpo(run, &mut watch)?,
+        Stage::Grpo(run) => train_grpo(run, &mut watch)?,
     };
     let Some((out, outcome)) = outcome else { return Ok(ExitCode::SUCCESS) };
     watch.finish();
@@ -135,6 +147,32 @@ fn train_mpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     Ok(Some((file.out, outcome)))
 }
 
+fn train_grpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
+    let file: File<GrpoConfig> = config::load(&run.config, &run.set)?;
+    let model = file.model.load()?;
+    let reward_model = file.reward_model.as_ref().map(ModelSource::load).transpose()?;
+    let pictures = Arc::new(Pictures::in_memory(PICTURE_MEMORY));
+    let (train, held_out) = (file.data.load()?, file.held_out()?);
+    train.share_pictures(&pictures)?;
+    held_out.share_pictures(&pictures)?;
+    let (train, held_out) = (train.samples(), held_out.samples());
+    let inputs = GrpoInputs {
+        model,
+        train: &train,
+        held_out: &held_out,
+        pictures,
+        toolbox: file.tools.load()?,
+        reward_model: reward_model.as_ref(),
+    };
+    if run.dry_run {
+        file.train.validate(&inputs)?;
+        checked(watch.ui, &inputs.model, train.len(), held_out.len());
+        return Ok(None);
+    }
+    let (_, outcome) = grpo::run(&file.train, inputs, &file.out, watch)?;
+    Ok(Some((file.out, outcome)))
+}
+
 /// The last value of every metric, evaluation first.
 fn report(out: &Path, outcome: &Outcome, ui: &Ui) {
     if ui.json {
@@ -166,6 +204,7 @@ mod tests {
         parse::<File<SftConfig>>("sft-charts.toml");
         parse::<File<RewardConfig>>("reward-charts.toml");
         parse::<File<MpoConfig>>("mpo-charts.toml");
+        parse::<File<GrpoConfig>>("grpo-charts.toml");
     }
 
     #[test]

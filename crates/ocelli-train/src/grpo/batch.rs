@@ -13,17 +13,26 @@ use crate::responses::Response;
 pub(super) struct Stored {
     trajectory: Trajectory,
     logprob_bits: Vec<u32>,
+    /// Pictures that came with the question; tools made the others.
+    given: usize,
 }
 
 impl Stored {
     pub(super) fn new(trajectory: &Trajectory) -> Self {
         let mut trajectory = trajectory.clone();
+        let given = trajectory.messages.iter().take_while(|m| m.role != ocelli_data::Role::Assistant);
+        let given = given.map(|m| m.images().count()).sum();
         let logprob_bits = std::mem::take(&mut trajectory.logprobs).into_iter().map(f32::to_bits).collect();
         // The training of a replayed response needs its tokens and pictures, not what people read.
         trajectory.messages.clear();
         trajectory.tools.clear();
         trajectory.scores.clear();
-        Self { trajectory, logprob_bits }
+        Self { trajectory, logprob_bits, given }
+    }
+
+    /// Pictures that tools made.
+    pub(super) fn made_pictures(&self) -> impl Iterator<Item = ocelli_data::ContentHash> {
+        self.trajectory.images.iter().skip(self.given).copied()
     }
 
     pub(super) fn trajectory(&self) -> Trajectory {

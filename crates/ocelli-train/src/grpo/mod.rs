@@ -21,6 +21,7 @@
 mod batch;
 mod evaluate;
 mod stage;
+mod table;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::advantages::Advantage;
 use crate::buffer::BufferConfig;
 use crate::error::TrainError;
-use crate::hybrid_reward::RewardSpec;
+use crate::hybrid_reward::{Judge, RewardSpec};
 use crate::losses::{Correction, PolicyLoss};
 use crate::observe::Observer;
 use crate::optim::{OptimizerConfig, Precision, prepare};
@@ -128,8 +129,16 @@ impl Default for GrpoConfig {
 }
 
 impl GrpoConfig {
-    /// Checks the settings before any training.
-    pub fn validate(&self) -> Result<(), TrainError> {
+    /// Checks settings and data before any training.
+    pub fn validate(&self, inputs: &GrpoInputs<'_>) -> Result<(), TrainError> {
+        self.validate_numbers()?;
+        Judge::new(&self.reward, inputs.reward_model, self.rows)?;
+        check_questions(inputs.train, inputs.held_out, &inputs.pictures)?;
+        Rollouts::new(&inputs.model, &self.rollout, inputs.pictures.clone(), inputs.toolbox.clone())?;
+        self.optimizer.validate()
+    }
+
+    fn validate_numbers(&self) -> Result<(), TrainError> {
         let bad = |text: String| Err(TrainError::Config(text));
         if self.prompts == 0 || self.group < 2 || self.rows == 0 {
             return bad(format!(
@@ -178,9 +187,8 @@ pub fn run(
     dir: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    config.validate()?;
+    config.validate(&inputs)?;
     let GrpoInputs { mut model, train, held_out, pictures, toolbox, reward_model } = inputs;
-    check_questions(train, held_out, &pictures)?;
     // The reference shares the memory of every parameter that training leaves alone.
     let reference = config.loss.kl.map(|_| model.clone());
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;

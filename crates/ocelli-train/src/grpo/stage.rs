@@ -1,10 +1,11 @@
 //! The step of GRPO.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ocelli_agent::episode::Ended;
-use ocelli_data::io::JsonlWriter;
+use ocelli_agent::pictures::MAX_IMAGE;
+use ocelli_data::io::BlobStore;
 use ocelli_data::{Sample, Trajectory};
 use ocelli_model::SaveDtype;
 use ocelli_model::vlm::Vlm;
@@ -12,9 +13,10 @@ use ocelli_tensor::{Grads, Params};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::batch::{Item, Scored, Stored, cut_off, responses};
+use super::table::SampleTable;
 use super::{Count, GrpoConfig, evaluate};
 use crate::advantages::group_advantages;
 use crate::buffer::{FillReport, SampleBuffer};
@@ -44,7 +46,9 @@ pub(super) struct Grpo<'a> {
     held_out: &'a [Arc<Sample>],
     judge: Judge<'a>,
     progress: Progress,
-    samples_file: PathBuf,
+    samples: SampleTable,
+    /// Pictures that tools made and the buffer keeps.
+    made: BlobStore,
 }
 
 /// Phrases by which an answer admits that it does not see (R1V3, arXiv 2507.06167).
@@ -63,13 +67,18 @@ impl<'a> Grpo<'a> {
         dir: &Path,
     ) -> Result<Self, TrainError> {
         let judge = Judge::new(&config.reward, reward_model, config.rows)?;
-        let samples_file = dir.join("samples.jsonl");
-        let progress = Progress::default();
-        Ok(Self { config, model, reference, rollouts, train, held_out, judge, progress, samples_file })
+        let samples = SampleTable::new(dir);
+        let (progress, made) = (Progress::default(), BlobStore::new(dir.join("pictures")));
+        Ok(Self { config, model, reference, rollouts, train, held_out, judge, progress, samples, made })
     }
 
     fn pass(&self) -> Pass {
         Pass { temperature: self.config.rollout.temperature, recompute: self.config.recompute }
+    }
+
+    /// True where a limit cut the response off and such ones are left out of the loss.
+    fn is_masked(&self, t: &Trajectory) -> bool {
+        self.config.truncated == Truncated::Mask && cut_off(t.status)
     }
 
     /// One round of rollouts over the next `n` questions.
@@ -98,8 +107,7 @@ impl<'a> Grpo<'a> {
         let (found, stats) = group_advantages(self.config.advantage, &values).map_err(failed)?;
         let mut advantages = vec![0.0; trajectories.len()];
         for (i, a) in judged.into_iter().zip(found) {
-            let masked = self.config.truncated == Truncated::Mask && cut_off(trajectories[i].status);
-            advantages[i] = if masked { 0.0 } else { a };
+            advantages[i] = if self.is_masked(&trajectories[i]) { 0.0 } else { a };
         }
         Ok(Scored { prompt: sample.id.clone(), trajectories, rewards, advantages, stats })
     }
@@ -137,7 +145,8 @@ impl<'a> Grpo<'a> {
         for group in groups {
             let taken: Vec<usize> = (0..group.trajectories.len())
                 .filter(|&i| {
-                    Scored::is_trained(&group.trajectories[i]) && (all || group.advantages[i] != 0.0)
+                    let t = &group.trajectories[i];
+                    Scored::is_trained(t) && !self.is_masked(t) && (all || group.advantages[i] != 0.0)
                 })
                 .collect();
             fresh += group.advantages.iter().filter(|a| **a != 0.0).count();
@@ -270,8 +279,7 @@ impl Grpo<'_> {
         let flat: Vec<&Item> = items.iter().flatten().collect();
         // Fresh responses that are not run (advantage zero) stay in the denominator; masked ones leave it.
         let idle = groups.iter().flat_map(|g| g.trajectories.iter().zip(&g.advantages)).filter(|(t, a)| {
-            let masked = self.config.truncated == Truncated::Mask && cut_off(t.status);
-            **a == 0.0 && !masked && self.config.count == Count::All
+            **a == 0.0 && !self.is_masked(t) && self.config.count == Count::All
         });
         let run = flat.iter().filter(|i| self.config.count == Count::All || i.advantage != 0.0);
         let lengths: Vec<usize> = match self.config.loss.kl.is_some() || self.config.loss.entropy_bonus != 0.0
@@ -400,16 +408,6 @@ impl Grpo<'_> {
         }
         Ok((n > 0.0).then(|| sum / n))
     }
-
-    /// Appends the first group of the step to the table of samples.
-    fn show(&self, step: u64, groups: &[Scored]) -> Result<(), TrainError> {
-        let Some(group) = groups.first() else { return Ok(()) };
-        let mut file = JsonlWriter::open(&self.samples_file)?;
-        for t in &group.trajectories {
-            file.push(&json!({ "step": step, "trajectory": t }))?;
-        }
-        Ok(())
-    }
 }
 
 impl Stage for Grpo<'_> {
@@ -426,7 +424,7 @@ impl Stage for Grpo<'_> {
         let (items, fill) = self.items(step, &groups)?;
         let sums = self.update(step, &groups, &items, grads)?;
         let metrics = self.measure(step, &groups, rounds, &sums, fill)?;
-        self.show(step, &groups)?;
+        self.samples.show(step, &groups, self.rollouts.pictures())?;
         Ok(StepReport { metrics, tokens: sums.rows })
     }
 
@@ -437,13 +435,23 @@ impl Stage for Grpo<'_> {
         Ok(evaluate(&self.model, &self.rollouts, self.held_out, 0)?.metrics())
     }
 
-    fn save(&self) -> Value {
-        serde_json::to_value(&self.progress).unwrap_or(Value::Null)
+    fn save(&mut self) -> Result<Value, TrainError> {
+        // Pictures that tools made live in memory; those that the buffer may replay must outlive a kill.
+        for hash in self.progress.buffer.entries().iter().flat_map(|e| e.item.made_pictures()) {
+            let bytes = self.rollouts.pictures().get(hash).map_err(|e| TrainError::Data(e.to_string()))?;
+            self.made.put(&bytes)?;
+        }
+        serde_json::to_value(&self.progress)
+            .map_err(|e| TrainError::Data(format!("the state of the run is no JSON: {e}")))
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), TrainError> {
         self.progress = Progress::deserialize(state)
             .map_err(|e| TrainError::Data(format!("the saved state of the run cannot be read: {e}")))?;
+        for hash in self.progress.buffer.entries().iter().flat_map(|e| e.item.made_pictures()) {
+            let bytes = self.made.get(hash, MAX_IMAGE)?;
+            self.rollouts.pictures().put(bytes.into()).map_err(|e| TrainError::Data(e.to_string()))?;
+        }
         self.model.forget_features();
         Ok(())
     }

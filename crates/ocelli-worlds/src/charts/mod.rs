@@ -28,6 +28,9 @@ pub struct Charts {
     pub styles: Vec<Style>,
     /// Skills to ask for; a style that cannot ask one of them asks for a value instead.
     pub skills: Vec<Skill>,
+    /// Name bars by their colour also where words have room, and plan one `measure` per bar: a small model finds a colour
+    /// long before it reads a name, while the numbers on the axis stay beyond its eyes.
+    pub by_colour: bool,
 }
 
 impl World for Charts {
@@ -38,7 +41,7 @@ impl World for Charts {
     fn generate(&self, seed: u64, index: u64, setup: &Setup) -> Result<Item, WorldError> {
         let mut dice = Dice::new(self.name(), seed, index);
         let style = *dice.pick(if self.styles.is_empty() { &Style::ALL } else { &self.styles });
-        let chart = Chart::random(&mut dice, setup, style);
+        let chart = Chart::random(&mut dice, setup, style, self.by_colour);
         let (canvas, truth) = draw(&chart, setup.width, setup.height);
         let asked = question::ask(&mut dice, &chart, &truth, &self.skills);
         let meta = vec![("style", style.name().to_owned()), ("skill", asked.skill.name().to_owned())];
@@ -56,7 +59,7 @@ pub fn panels(seed: u64, index: u64, rows: u32, columns: u32, panel: &Setup) -> 
     let mut all = Truth::default();
     for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
         let style = *dice.pick(&Style::ALL);
-        let (picture, truth) = draw(&Chart::random(&mut dice, panel, style), panel.width, panel.height);
+        let (picture, truth) = draw(&Chart::random(&mut dice, panel, style, false), panel.width, panel.height);
         let (left, top) = (gap + column * (panel.width + gap), gap + row * (panel.height + gap));
         canvas.paste(&picture, left, top);
         let (dx, dy) = (f64::from(left), f64::from(top));

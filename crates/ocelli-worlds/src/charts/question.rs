@@ -88,6 +88,15 @@ fn reading(chart: &Chart, marks: &[(&str, &Mark)]) -> Plan {
         }
         return plan;
     }
+    if chart.by_colour && !chart.compact {
+        // The tool reads the axis by itself; a point well inside the bar is enough.
+        for (name, mark) in marks {
+            let (x, y) = mark.rect.centre();
+            let args = json!({"image": "img_0", "x": x.round(), "y": y.round(), "what": "bar"});
+            plan = plan.call(&format!("Measure {name}."), "measure", args);
+        }
+        return plan;
+    }
     plan = plan.call("Read the scale of the y axis.", "read_axis", json!({"image": "img_0", "axis": "y"}));
     for (name, mark) in marks {
         let (x, y) = (mark.at.0.round(), (mark.at.1 * 2.0).round() / 2.0);
@@ -192,7 +201,8 @@ fn difference(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Ask
 /// The last word of the name by which a compact chart calls a mark, or the plain name.
 fn short_name(chart: &Chart, e: &Entry<'_>) -> String {
     match (chart.compact, chart.style) {
-        (_, Style::Scatter) | (true, Style::Bar | Style::Pie) => e.mark.colour.clone(),
+        (_, Style::Scatter) | (true, Style::Pie) => e.mark.colour.clone(),
+        (_, Style::Bar) if chart.by_colour => e.mark.colour.clone(),
         _ => e.mark.category.clone(),
     }
 }
@@ -209,7 +219,7 @@ fn extremum(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked
     let kind = match (chart.style, chart.compact) {
         (Style::Scatter, _) => "coloured point",
         (Style::Pie, _) => "sector",
-        (Style::Bar, true) => "bar",
+        (Style::Bar, _) if chart.by_colour => "bar",
         (Style::Line, true) => "point",
         (_, true) => "group",
         (_, false) => "category",

@@ -98,6 +98,8 @@ pub struct Chart {
     pub framed: bool,
     /// True where the picture is too small for words.
     pub compact: bool,
+    /// True where bars are named by their colour.
+    pub by_colour: bool,
 }
 
 const TOPICS: [(&str, &str, &[&str]); 8] = [
@@ -168,7 +170,8 @@ fn shares(dice: &mut Dice, n: usize, grain: i64) -> Vec<i64> {
 
 impl Chart {
     /// Draws the content of a chart from the dice.
-    pub fn random(dice: &mut Dice, setup: &Setup, style: Style) -> Self {
+    pub fn random(dice: &mut Dice, setup: &Setup, style: Style, by_colour: bool) -> Self {
+        let by_colour = style == Style::Bar && (by_colour || setup.compact());
         let compact = setup.compact();
         let (title, y_title, names) = *dice.pick(&TOPICS);
         let (low, high) = match (setup.level, compact) {
@@ -205,7 +208,7 @@ impl Chart {
             x.grain = x.grain.max(1);
             series = scatter(dice, setup, (x, y), &colours);
         }
-        let by_category = style == Style::Pie || (style == Style::Bar && (compact || dice.chance(40)));
+        let by_category = style == Style::Pie || by_colour || (style == Style::Bar && dice.chance(40));
         Self {
             style,
             title: if compact || dice.chance(15) { String::new() } else { title.into() },
@@ -228,6 +231,7 @@ impl Chart {
             grid: compact || dice.chance(60),
             framed: dice.chance(40),
             compact,
+            by_colour,
         }
     }
 
@@ -251,7 +255,7 @@ impl Chart {
         let colour = self.category_colours.get(category).map(|c| c.0);
         match (self.compact, self.style) {
             (_, Style::Scatter) => format!("the {} point", self.series[series].colour.0),
-            (true, Style::Bar) => format!("the {} bar", colour.unwrap_or("")),
+            (_, Style::Bar) if self.by_colour => format!("the {} bar", colour.unwrap_or("")),
             (true, Style::Pie) => format!("the {} sector", colour.unwrap_or("")),
             (true, Style::Line) => {
                 format!("the {} point of the {} line", self.categories[category], self.series[series].name)

@@ -1,0 +1,346 @@
+//! What experiments share: settings, drawn data, and short ways to train and measure.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ocelli_agent::limits::RolloutLimits;
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::toolbox::Toolbox;
+use ocelli_data::Sample;
+use ocelli_model::vlm::Vlm;
+use ocelli_train::buffer::BufferConfig;
+use ocelli_train::grpo::{self, Accuracies, Count, GrpoConfig, GrpoInputs};
+use ocelli_train::observe::{Go, Observer, Progress};
+use ocelli_train::responses::Response;
+use ocelli_train::rollouts::{OracleConfig, RolloutConfig, Rollouts};
+use ocelli_train::run::RunConfig;
+use ocelli_train::schedule::{Schedule, Shape};
+use ocelli_train::sft::{self, SftConfig};
+use ocelli_train::sources::{Data, DataSource, ModelSource, ToolSource, WorldSource};
+use ocelli_train::{OptimizerConfig, PartRates};
+use ocelli_worlds::Level;
+use ocelli_worlds::charts::{Skill, Style};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::stats::Row;
+
+/// Sizes and rates; the same for all seeds of an experiment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) preset: String,
+    /// Pictures are scaled down to at most this many pixels for the model; tools see them whole.
+    pub(crate) max_pixels: u64,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) styles: Vec<Style>,
+    pub(crate) skills: Vec<Skill>,
+    /// Tools that policies may call.
+    pub(crate) tools: Vec<String>,
+    /// Questions with oracle trajectories.
+    pub(crate) lessons: u64,
+    /// Share of the lessons with tools listed in which the oracle calls them; in the others it answers at once.
+    pub(crate) calling: f64,
+    pub(crate) sft_steps: u64,
+    pub(crate) sft_batch: usize,
+    pub(crate) sft_lr: f64,
+    /// Questions for reinforcement.
+    pub(crate) questions: u64,
+    pub(crate) rl_steps: u64,
+    pub(crate) prompts: usize,
+    pub(crate) group: u32,
+    pub(crate) rl_lr: f64,
+    /// Factors on `rl_lr` that the buffer experiment compares.
+    pub(crate) rl_factors: Vec<f64>,
+    pub(crate) pair_steps: u64,
+    pub(crate) pair_lr: f64,
+    pub(crate) reward_steps: u64,
+    pub(crate) held_out: u64,
+    /// Folder of PuzzleVQA that holds `data/`; empty leaves it out.
+    pub(crate) puzzlevqa: String,
+    /// Folder `data` of the easy-VQA package; empty leaves it out.
+    pub(crate) easy_vqa: String,
+    /// Print every so many steps.
+    pub(crate) every: u64,
+}
+
+impl Settings {
+    pub(crate) fn of(experiment: &str) -> Self {
+        let tools = Self {
+            preset: "tiny-0.5m".into(),
+            max_pixels: 96 * 64,
+            width: 192,
+            height: 128,
+            styles: vec![Style::Bar],
+            skills: vec![Skill::Value, Skill::Extremum],
+            tools: vec!["measure".into()],
+            lessons: 600,
+            calling: 0.5,
+            sft_steps: 300,
+            sft_batch: 24,
+            sft_lr: 3e-3,
+            questions: 2000,
+            rl_steps: 50,
+            prompts: 8,
+            group: 8,
+            rl_lr: 5e-4,
+            rl_factors: vec![0.5, 1.0, 2.0],
+            pair_steps: 100,
+            pair_lr: 3e-4,
+            reward_steps: 300,
+            held_out: 200,
+            puzzlevqa: String::new(),
+            easy_vqa: String::new(),
+            every: 10,
+        };
+        match experiment {
+            "tools" => tools,
+            _ => Self {
+                width: 64,
+                height: 64,
+                max_pixels: 64 * 64,
+                tools: Vec::new(),
+                skills: vec![Skill::Value, Skill::Extremum, Skill::Compare],
+                lessons: 2000,
+                prompts: 16,
+                ..tools
+            },
+        }
+    }
+}
+
+/// Seeds of the parts of a run, far apart for all seeds of an experiment.
+pub(crate) fn part(seed: u64, which: u64) -> u64 {
+    1000 * (seed + 1) + which
+}
+
+pub(crate) struct Lab {
+    name: String,
+    pub(crate) settings: Settings,
+    dir: tempfile::TempDir,
+    rows: RefCell<Vec<Row>>,
+    runs: RefCell<u64>,
+}
+
+/// How a policy is trained by reinforcement.
+#[derive(Clone, Debug)]
+pub(crate) struct Arm {
+    pub(crate) tools: bool,
+    pub(crate) buffer: bool,
+    pub(crate) count: Count,
+    pub(crate) lr: f64,
+}
+
+impl Lab {
+    pub(crate) fn new(name: &str, settings: Settings) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        Ok(Self { name: name.into(), settings, dir, rows: RefCell::default(), runs: RefCell::default() })
+    }
+
+    /// Writes down a result.
+    pub(crate) fn row(&self, seed: u64, arm: &str, metric: &str, value: f64) {
+        let row =
+            Row { experiment: self.name.clone(), seed, arm: arm.into(), metric: metric.into(), value };
+        println!("{}", serde_json::to_string(&row).unwrap_or_default());
+        self.rows.borrow_mut().push(row);
+    }
+
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.rows.borrow().clone()
+    }
+
+    pub(crate) fn charts(&self, count: u64, seed: u64) -> Result<Data> {
+        let s = &self.settings;
+        let world = WorldSource {
+            name: "charts".into(),
+            seed,
+            count,
+            width: s.width,
+            height: s.height,
+            level: Level::Easy,
+            styles: s.styles.clone(),
+            skills: s.skills.clone(),
+            by_colour: true,
+        };
+        Ok(DataSource { world: Some(world), ..DataSource::default() }.load()?)
+    }
+
+    pub(crate) fn model(&self, seed: u64) -> Result<Vlm> {
+        let s = &self.settings;
+        let source = ModelSource {
+            tiny: Some(s.preset.clone()),
+            path: None,
+            seed,
+            max_pixels: Some(s.max_pixels),
+        };
+        Ok(source.load()?)
+    }
+
+    pub(crate) fn toolbox(&self) -> Result<Option<Arc<dyn Toolbox>>> {
+        Ok(ToolSource { names: self.settings.tools.clone(), threads: 2 }.load()?)
+    }
+
+    pub(crate) fn rollout_config(&self) -> RolloutConfig {
+        let limits = RolloutLimits {
+            turns: 3,
+            calls: 3,
+            turn_tokens: 64,
+            tokens: 160,
+            context: 640,
+            ..RolloutLimits::default()
+        };
+        RolloutConfig { limits, batch: 128, ..RolloutConfig::default() }
+    }
+
+    pub(crate) fn rollouts(&self, model: &Vlm, data: &[&Data]) -> Result<Rollouts> {
+        Ok(Rollouts::new(model, &self.rollout_config(), self.pictures(data)?, self.toolbox()?)?)
+    }
+
+    pub(crate) fn pictures(&self, data: &[&Data]) -> Result<Arc<Pictures>> {
+        let pictures = Arc::new(Pictures::in_memory(2 << 30));
+        for d in data {
+            d.share_pictures(&pictures)?;
+        }
+        Ok(pictures)
+    }
+
+    /// Oracle answers to all questions without tools, and with tools listed: some with calls, the others without.
+    pub(crate) fn lessons(&self, model: &Vlm, rollouts: &Rollouts, samples: &[Arc<Sample>]) -> Result<Vec<Response>> {
+        let mut lessons = Vec::new();
+        let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<()> {
+            for t in rollouts.oracle(samples, &oracle)? {
+                lessons.push(rollouts.lesson(model, &t, oracle.tools)?);
+            }
+            Ok(())
+        };
+        let plain = OracleConfig { tools: false, calls: false, ..OracleConfig::default() };
+        learn(samples, plain)?;
+        if rollouts.has_tools() {
+            let calling = (samples.len() as f64 * self.settings.calling) as usize;
+            learn(&samples[..calling], OracleConfig::default())?;
+            learn(&samples[calling..], OracleConfig { calls: false, ..OracleConfig::default() })?;
+        }
+        Ok(lessons)
+    }
+
+    fn next_dir(&self) -> std::path::PathBuf {
+        *self.runs.borrow_mut() += 1;
+        self.dir.path().join(self.runs.borrow().to_string())
+    }
+
+    pub(crate) fn optimizer(&self, lr: f64, shape: Shape) -> OptimizerConfig {
+        OptimizerConfig {
+            lr: PartRates { tower: lr, projector: lr, language: lr, head: 5.0 * lr },
+            schedule: Schedule { shape, warmup: 0.05, floor: 0.1 },
+            ..OptimizerConfig::default()
+        }
+    }
+
+    pub(crate) fn run_config(&self, steps: u64, seed: u64) -> RunConfig {
+        RunConfig { steps, seed, checkpoint_every: 0, ..RunConfig::default() }
+    }
+
+    pub(crate) fn watch(&self, what: &str) -> Watch {
+        Watch { what: what.into(), every: self.settings.every, began: Instant::now() }
+    }
+
+    pub(crate) fn dir(&self) -> std::path::PathBuf {
+        self.next_dir()
+    }
+
+    pub(crate) fn sft(&self, model: Vlm, lessons: &[Response], (steps, lr): (u64, f64), seed: u64) -> Result<Vlm> {
+        let config = SftConfig {
+            run: self.run_config(steps, seed),
+            optimizer: self.optimizer(lr, Shape::Cosine),
+            batch: self.settings.sft_batch,
+            ..SftConfig::default()
+        };
+        Ok(sft::run(&config, model, lessons, &[], &self.next_dir(), &mut self.watch("sft"))?.0)
+    }
+
+    /// Reinforcement; returns the policy and the mean of every metric over the steps.
+    pub(crate) fn grpo(&self, model: Vlm, data: &Data, arm: &Arm, seed: u64) -> Result<(Vlm, Means)> {
+        let s = &self.settings;
+        let config = GrpoConfig {
+            run: self.run_config(s.rl_steps, seed),
+            optimizer: self.optimizer(arm.lr, Shape::Constant),
+            rollout: self.rollout_config(),
+            prompts: s.prompts,
+            group: s.group,
+            buffer: arm.buffer.then(|| BufferConfig {
+                capacity: 4 * s.prompts * s.group as usize,
+                max_age: 8,
+                ..BufferConfig::default()
+            }),
+            count: arm.count,
+            dependence_every: 0,
+            ..GrpoConfig::default()
+        };
+        let train = data.samples();
+        let inputs = GrpoInputs {
+            model,
+            train: &train,
+            held_out: &[],
+            pictures: self.pictures(&[data])?,
+            toolbox: if arm.tools { self.toolbox()? } else { None },
+            reward_model: None,
+        };
+        let dir = self.next_dir();
+        let mut watch = Meter { watch: self.watch("grpo"), sums: Means::default(), steps: 0.0 };
+        let (model, _) = grpo::run(&config, inputs, &dir, &mut watch)?;
+        watch.sums.values_mut().for_each(|v| *v /= watch.steps);
+        Ok((model, watch.sums))
+    }
+
+    pub(crate) fn evaluate(&self, model: &Vlm, held_out: &Data) -> Result<Accuracies> {
+        let rollouts = self.rollouts(model, &[held_out])?;
+        Ok(grpo::evaluate(model, &rollouts, &held_out.samples(), 0)?)
+    }
+
+    /// Accuracies as rows.
+    pub(crate) fn accuracies(&self, seed: u64, arm: &str, found: &Accuracies) {
+        for (metric, value) in found.metrics() {
+            self.row(seed, arm, &metric, value);
+        }
+    }
+}
+
+pub(crate) type Means = std::collections::BTreeMap<String, f64>;
+
+pub(crate) struct Watch {
+    what: String,
+    every: u64,
+    began: Instant,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, p: &Progress<'_>) -> Go {
+        if p.step.is_multiple_of(self.every) || p.step == p.total {
+            let shown = ["loss", "token_loss", "reward", "tools/rate", "tools/error_rate", "groups/informative",
+                "buffer/fill", "response/length", "policy/entropy", "accuracy", "reward/accuracy"];
+            let value = |n: &&str| p.metrics.iter().find(|(m, _)| m == n).map(|(m, v)| format!("{m} {v:.3}"));
+            let parts: Vec<String> = shown.iter().filter_map(value).collect();
+            let seconds = self.began.elapsed().as_secs_f64();
+            eprintln!("{} {}/{} {seconds:.0} s: {}", self.what, p.step, p.total, parts.join(", "));
+        }
+        Go::On
+    }
+}
+
+/// A watch that also adds up what it sees.
+struct Meter {
+    watch: Watch,
+    sums: Means,
+    steps: f64,
+}
+
+impl Observer for Meter {
+    fn step(&mut self, p: &Progress<'_>) -> Go {
+        self.steps += 1.0;
+        for (name, value) in p.metrics {
+            *self.sums.entry(name.clone()).or_default() += value;
+        }
+        self.watch.step(p)
+    }
+}

@@ -1,0 +1,31 @@
+//! V-ToolRL: what reinforcement with real tools adds to supervised learning from the oracle's trajectories, and to
+//! reinforcement without tools.
+
+use ocelli_train::grpo::Count;
+
+use crate::Result;
+use crate::task::{Arm, Lab, part};
+
+pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
+    let s = &lab.settings;
+    let held_out = lab.charts(s.held_out, part(seed, 9))?;
+    let base = lab.model(part(seed, 0))?;
+    lab.accuracies(seed, "base", &lab.evaluate(&base, &held_out)?);
+    let lessons = lab.charts(s.lessons, part(seed, 1))?;
+    let rollouts = lab.rollouts(&base, &[&lessons])?;
+    let shown = lab.lessons(&base, &rollouts, &lessons.samples())?;
+    let sft = lab.sft(base, &shown, (s.sft_steps, s.sft_lr), part(seed, 2))?;
+    lab.accuracies(seed, "sft", &lab.evaluate(&sft, &held_out)?);
+    let data = lab.charts(s.questions, part(seed, 3))?;
+    for (name, tools) in [("text-only rl", false), ("tool rl", true)] {
+        let arm = Arm { tools, buffer: true, count: Count::All, lr: s.rl_lr };
+        let (policy, means) = lab.grpo(sft.clone(), &data, &arm, part(seed, 4))?;
+        lab.accuracies(seed, name, &lab.evaluate(&policy, &held_out)?);
+        for metric in ["buffer/fill", "groups/informative", "tools/rate", "tools/error_rate", "mismatch/max"] {
+            if let Some(value) = means.get(metric) {
+                lab.row(seed, name, metric, *value);
+            }
+        }
+    }
+    Ok(())
+}

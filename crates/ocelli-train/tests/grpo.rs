@@ -1,0 +1,340 @@
+//! The reinforcement loop on a tiny model: it learns, it is exactly repeatable whatever the tools' timing, it resumes exactly,
+//! and what cannot be trained is refused before anything begins.
+
+mod fixture;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fixture::*;
+use ocelli_agent::limits::RolloutLimits;
+use ocelli_agent::pictures::Pictures;
+use ocelli_agent::policy::BoxFuture;
+use ocelli_agent::toolbox::Toolbox;
+use ocelli_data::{Sample, Target, ToolCall};
+use ocelli_model::vlm::Vlm;
+use ocelli_tools::{Images, Reply, ToolError, ToolSpec};
+use ocelli_train::buffer::BufferConfig;
+use ocelli_train::grpo::{self, Count, DynamicSampling, GrpoConfig, GrpoInputs};
+use ocelli_train::hybrid_reward::{ModelReward, RewardSpec};
+use ocelli_train::losses::Kl;
+use ocelli_train::observe::{Observer, Silent};
+use ocelli_train::responses::Response;
+use ocelli_train::rollouts::{OracleConfig, RolloutConfig, Rollouts};
+use ocelli_train::sft::{self, SftConfig};
+use ocelli_train::shaping::{Overlong, Truncated};
+use ocelli_train::sources::{Data, DataSource, ToolSource, WorldSource};
+use ocelli_worlds::Level;
+use ocelli_worlds::charts::{Skill, Style};
+
+fn charts(count: u64, seed: u64) -> Data {
+    let world = WorldSource {
+        name: "charts".into(),
+        seed,
+        count,
+        width: 160,
+        height: 128,
+        level: Level::Easy,
+        styles: vec![Style::Bar],
+        skills: vec![Skill::Value],
+        by_colour: true,
+    };
+    DataSource { world: Some(world), ..DataSource::default() }.load().expect("drawn data")
+}
+
+struct Setup {
+    train: Vec<Arc<Sample>>,
+    held_out: Vec<Arc<Sample>>,
+    data: [Data; 2],
+    toolbox: Option<Arc<dyn Toolbox>>,
+}
+
+fn setup(tools: &[&str]) -> Setup {
+    let data = [charts(6, 1), charts(4, 2)];
+    let names = tools.iter().map(|t| t.to_string()).collect();
+    let toolbox = ToolSource { names, threads: 2 }.load().expect("tools");
+    Setup { train: data[0].samples(), held_out: data[1].samples(), data, toolbox }
+}
+
+impl Setup {
+    fn pictures(&self) -> Arc<Pictures> {
+        let pictures = Arc::new(Pictures::in_memory(64 << 20));
+        self.data.iter().for_each(|d| d.share_pictures(&pictures).expect("room"));
+        pictures
+    }
+
+    fn inputs(&self, model: Vlm) -> GrpoInputs<'_> {
+        GrpoInputs {
+            model,
+            train: &self.train,
+            held_out: &self.held_out,
+            pictures: self.pictures(),
+            toolbox: self.toolbox.clone(),
+            reward_model: None,
+        }
+    }
+}
+
+fn rollout_config() -> RolloutConfig {
+    let limits =
+        RolloutLimits { turns: 3, calls: 3, turn_tokens: 80, tokens: 160, context: 700, ..RolloutLimits::default() };
+    RolloutConfig { limits, batch: 8, ..RolloutConfig::default() }
+}
+
+/// A model that has learned a few oracle trajectories with the call of `crop` in them, so that it calls at all.
+fn pupil(setup: &Setup) -> Vlm {
+    let m = model(5);
+    let rollouts = Rollouts::new(&m, &rollout_config(), setup.pictures(), setup.toolbox.clone()).unwrap();
+    let lessons: Vec<Response> = [true, false]
+        .into_iter()
+        .flat_map(|tools| {
+            let oracle = OracleConfig { tools, ..OracleConfig::default() };
+            let found = rollouts.oracle(&setup.train, &oracle).unwrap();
+            found.iter().map(|t| rollouts.lesson(&m, t, tools).unwrap()).collect::<Vec<_>>()
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig {
+        run: ocelli_train::run::RunConfig { steps: 120, checkpoint_every: 0, ..Default::default() },
+        optimizer: rates(4e-3),
+        batch: 6,
+        ..SftConfig::default()
+    };
+    sft::run(&config, m, &lessons, &[], dir.path(), &mut Silent).unwrap().0
+}
+
+fn config(steps: u64) -> GrpoConfig {
+    GrpoConfig {
+        run: run_config(steps),
+        optimizer: rates(1e-3),
+        rollout: rollout_config(),
+        prompts: 3,
+        group: 4,
+        rows: 900,
+        buffer: Some(BufferConfig { capacity: 16, max_age: 4, ..BufferConfig::default() }),
+        dependence_every: 2,
+        ..GrpoConfig::default()
+    }
+}
+
+fn metrics(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("metrics.jsonl")).expect("metrics")
+}
+
+fn last(dir: &Path, name: &str) -> Option<f64> {
+    curve(dir, name).last().copied()
+}
+
+/// Tools that take a different time at every call.
+struct Uneven {
+    inner: Arc<dyn Toolbox>,
+    calls: AtomicU64,
+    stride: u64,
+}
+
+impl Toolbox for Uneven {
+    fn specs(&self) -> Arc<[ToolSpec]> {
+        self.inner.specs()
+    }
+
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        let n = self.calls.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(n * self.stride % 13)).await;
+            self.inner.call(call, images, time).await
+        })
+    }
+}
+
+#[test]
+fn the_reward_rises() {
+    // The right answer is always 7, whatever the question: from one in ten to nearly always.
+    let mut s = setup(&[]);
+    let lessons: Vec<Response> = {
+        let m = model(5);
+        let rollouts = Rollouts::new(&m, &rollout_config(), s.pictures(), None).unwrap();
+        let mut said = rollouts
+            .oracle(&s.train, &OracleConfig { tools: false, ..OracleConfig::default() })
+            .unwrap();
+        // Ten answers, one after the other, each equally often.
+        let all: Vec<_> = (0..10)
+            .flat_map(|digit| {
+                said.iter_mut().for_each(|t| {
+                    if let Some(m) = t.messages.last_mut() {
+                        *m = ocelli_data::Message::assistant(digit.to_string());
+                    }
+                });
+                said.clone()
+            })
+            .collect();
+        all.iter().map(|t| rollouts.lesson(&m, t, false).unwrap()).collect()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let first = SftConfig {
+        run: ocelli_train::run::RunConfig { steps: 40, checkpoint_every: 0, ..Default::default() },
+        optimizer: rates(3e-3),
+        ..SftConfig::default()
+    };
+    let (m, _) = sft::run(&first, model(5), &lessons, &[], dir.path(), &mut Silent).unwrap();
+    let seven = |s: &Arc<Sample>| {
+        let mut s = s.as_ref().clone();
+        s.target = Target::Number { value: 7.0, tolerance: 0.0 };
+        Arc::new(s)
+    };
+    s.train = s.train.iter().map(seven).collect();
+    s.held_out = s.held_out.iter().map(seven).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let config = GrpoConfig { group: 8, prompts: 4, optimizer: rates(2e-3), ..config(25) };
+    let (_, outcome) = grpo::run(&config, s.inputs(m), dir.path(), &mut Silent).unwrap();
+    let rewards = curve(dir.path(), "reward");
+    let mean = |r: &[f64]| r.iter().sum::<f64>() / r.len() as f64;
+    assert!(mean(&rewards[..3]) < 0.4, "{rewards:?}");
+    assert!(mean(&rewards[22..]) > 0.9, "{rewards:?}");
+    assert_eq!(last(dir.path(), "eval/accuracy"), Some(1.0), "{outcome:?}");
+    // Sampler and trainer are the same weights and kernels; what is left is rounding.
+    assert!(curve(dir.path(), "mismatch/max").iter().all(|d| *d < 1e-3));
+    // Alarms are records: answers that are always the same have no entropy left.
+    assert!(metrics(dir.path()).contains("\"alarm\"") || outcome.alarms == 0);
+}
+
+#[test]
+fn tools_are_called_in_training_and_the_same_seed_gives_the_same_numbers() {
+    let s = setup(&["crop", "measure"]);
+    let m = pupil(&s);
+    let run = |stride: u64| {
+        let inner = s.toolbox.clone().unwrap();
+        let mut inputs = s.inputs(m.clone());
+        inputs.toolbox = Some(Arc::new(Uneven { inner, calls: AtomicU64::new(3), stride }));
+        let dir = tempfile::tempdir().unwrap();
+        let (after, _) = grpo::run(&config(5), inputs, dir.path(), &mut Silent).unwrap();
+        let rate = curve(dir.path(), "tools/rate");
+        let length = curve(dir.path(), "response/length");
+        (metrics(dir.path()), values(&after), rate, length)
+    };
+    let (a, b) = (run(0), run(7));
+    assert!(a.2.iter().sum::<f64>() > 1.0, "tools are hardly called: {:?}", a.2);
+    assert!(a.3.iter().all(|l| *l > 3.0), "{:?}", a.3);
+    assert_eq!(a.0, b.0, "the tools' timing changed the numbers");
+    assert!(a.1 == b.1, "the tools' timing changed the weights");
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_numbers() {
+    let s = setup(&["crop", "measure"]);
+    let m = pupil(&s);
+    let run = |dir: &Path, observer: &mut dyn Observer| {
+        grpo::run(&config(7), s.inputs(m.clone()), dir, observer).unwrap().0
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = run(whole.path(), &mut Silent);
+    run(parts.path(), &mut StopAfter(3));
+    // What a kill leaves behind: rows after the checkpoint and a half-written line.
+    for file in ["metrics.jsonl", "samples.jsonl"] {
+        let path = parts.path().join(file);
+        let mut text = std::fs::read(&path).unwrap();
+        let (last, _) = (text.split_inclusive(|b| *b == b'\n').next_back().unwrap().to_vec(), ());
+        let later = String::from_utf8(last).unwrap().replace("\"step\":2", "\"step\":3");
+        text.extend_from_slice(later.as_bytes());
+        text.extend_from_slice(b"{\"step\":");
+        std::fs::write(&path, text).unwrap();
+    }
+    let b = run(parts.path(), &mut Silent);
+    assert_eq!(metrics(whole.path()), metrics(parts.path()));
+    assert!(values(&a) == values(&b), "the weights differ after a resumed run");
+    let rows = |dir: &Path| {
+        let text = std::fs::read_to_string(dir.join("samples.jsonl")).unwrap();
+        let steps = |l: &str| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap();
+        text.lines().map(steps).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(whole.path()), rows(parts.path()));
+    assert!(last(whole.path(), "buffer/replayed").is_some(), "nothing was ever replayed");
+}
+
+#[test]
+fn switches_change_what_they_say() {
+    let s = setup(&["measure"]);
+    let m = pupil(&s);
+    let run = |config: &GrpoConfig| {
+        let dir = tempfile::tempdir().unwrap();
+        grpo::run(config, s.inputs(m.clone()), dir.path(), &mut Silent).unwrap();
+        dir
+    };
+    let bare = GrpoConfig { buffer: None, ..config(3) };
+    let plain = run(&bare);
+    assert_eq!(curve(plain.path(), "buffer/fill"), Vec::<f64>::new());
+    // The same first step with a KL term: on the reference itself it is zero, and it is measured.
+    let mut kl = bare.clone();
+    kl.loss.kl = Some(Kl { beta: 0.1, estimator: Default::default(), importance: false });
+    let with_kl = curve(run(&kl).path(), "policy/kl");
+    assert!(with_kl[0].abs() < 1e-9 && with_kl[2] > 0.0, "{with_kl:?}");
+    // Resampling: more rounds, more informative groups.
+    let dynamic = run(&GrpoConfig { dynamic: Some(DynamicSampling { rounds: 3 }), ..bare.clone() });
+    let rounds = curve(dynamic.path(), "groups/rounds");
+    assert!(rounds.iter().all(|r| (1.0..=3.0).contains(r)) && rounds.iter().sum::<f64>() > 3.0, "{rounds:?}");
+    let informative = |d: &Path| curve(d, "groups/informative").iter().sum::<f64>();
+    assert!(informative(dynamic.path()) >= informative(plain.path()));
+    // Counting the informative only makes the same step larger.
+    let norm = |d: &Path| curve(d, "optimizer/grad_norm")[0];
+    let counted = run(&GrpoConfig { count: Count::Informative, ..bare.clone() });
+    if curve(plain.path(), "groups/informative")[0] < 1.0 {
+        assert!(norm(counted.path()) > norm(plain.path()));
+    }
+    // Every part of the reward is reported on its own.
+    let mut parts = bare.clone();
+    parts.reward = RewardSpec {
+        necessity: 0.1,
+        overlong: Some(Overlong { max: 60, cache: 30, factor: 0.5 }),
+        ..RewardSpec::default()
+    };
+    parts.truncated = Truncated::Mask;
+    let dir = run(&parts);
+    for name in ["reward/accuracy", "reward/tool_necessity", "reward/overlong"] {
+        assert_eq!(curve(dir.path(), name).len(), 3, "{name}");
+    }
+}
+
+#[test]
+fn impossible_runs_are_refused_before_they_begin() {
+    let s = setup(&["measure"]);
+    let m = model(5);
+    let dir = tempfile::tempdir().unwrap();
+    let refuse = |config: &GrpoConfig, change: &dyn Fn(&mut GrpoInputs<'_>)| {
+        let mut inputs = s.inputs(m.clone());
+        change(&mut inputs);
+        let error = grpo::run(config, inputs, dir.path(), &mut Silent).err().expect("a refusal").to_string();
+        assert!(!dir.path().join("metrics.jsonl").exists(), "training had begun: {error}");
+        error
+    };
+    let good = config(2);
+    let same = |_: &mut GrpoInputs<'_>| {};
+    assert!(refuse(&GrpoConfig { group: 1, ..good.clone() }, &same).contains("group 1 at least 2"));
+    let frozen = GrpoConfig { optimizer: rates(0.0), ..good.clone() };
+    assert!(refuse(&frozen, &same).contains("every part is frozen"));
+    assert!(refuse(&good, &|i| i.train = &[]).contains("no question"));
+    let nothing = refuse(&good, &|i| i.pictures = Arc::new(Pictures::in_memory(1 << 20)));
+    assert!(nothing.contains("sample charts/1/0") && nothing.contains("no image with hash"), "{nothing}");
+    let mut weighed = good.clone();
+    weighed.reward.model = Some(ModelReward { weight: 1.0, threshold: 0.0, indicator: false });
+    assert!(refuse(&weighed, &same).contains("no reward model was given"));
+    let headless = m.clone();
+    let error = refuse(&good, &|i| i.reward_model = Some(Box::leak(Box::new(headless.clone()))));
+    assert!(error.contains("no value head"), "{error}");
+    let mut nan = good.clone();
+    nan.reward.rules[0].weight = f64::NAN;
+    let error = refuse(&nan, &same);
+    assert!(error.contains("reward.rules") && error.contains("finite"), "{error}");
+    let mut cold = good.clone();
+    cold.rollout.temperature = 0.0;
+    assert!(refuse(&cold, &same).contains("temperature 0"));
+    let unknown = serde_json::from_str::<GrpoConfig>(r#"{"promts": 3}"#).unwrap_err().to_string();
+    assert!(unknown.contains("unknown field `promts`"), "{unknown}");
+    let tool = ToolSource { names: vec!["mesure".into()], threads: 1 }.load().err().map(|e| e.to_string());
+    assert!(tool.unwrap_or_default().contains("mesure"));
+}
