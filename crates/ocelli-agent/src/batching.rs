@@ -10,12 +10,14 @@
 //! conversations that wait for tools lose theirs, the longest unused first, and are read again when they come back.
 //!
 //! Draws depend on the rollout's seed and the position alone ([`DrawAt`]); with a model whose rows do not depend on
-//! their neighbours, the same seed gives the same tokens whatever the batch and whatever the tools' timing.
+//! their neighbours, the same seed gives the same tokens whatever the batch and whatever the tools' timing. Real kernels
+//! round differently in other company, by about 1e-6; where numbers must repeat to the last bit, [`Lockstep`] makes the
+//! company itself repeatable.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ocelli_data::ContentHash;
 use tokio::sync::oneshot;
@@ -86,11 +88,24 @@ pub struct BatchConfig {
     pub cached_tokens: usize,
     /// Keep each prompt's cache for the other rollouts of its group.
     pub share_prompts: bool,
+    /// Let the batch not depend on time; `None` lets it.
+    pub lockstep: Option<Lockstep>,
+}
+
+/// Every step waits until all trajectories that are under way want a token, in the order of their seeds, so that the batches
+/// of a run, and with them its rounding, do not depend on how long tools take. Costs the time that the slowest tool
+/// takes; meant for training with tools in the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockstep {
+    /// Trajectories of the run.
+    pub jobs: usize,
+    /// Trajectories that are under way together.
+    pub live: usize,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { rows: 32, cached_tokens: 1 << 20, share_prompts: true }
+        Self { rows: 32, cached_tokens: 1 << 20, share_prompts: true, lockstep: None }
     }
 }
 
@@ -181,6 +196,9 @@ struct Active {
     logprobs: Vec<f32>,
 }
 
+/// How long the driver in lockstep waits before it asks again who has ended.
+const TICK: Duration = Duration::from_micros(500);
+
 /// Tokens at the end of a turn that are decoded to see whether its text ends the turn.
 const TAIL: usize = 16;
 
@@ -200,8 +218,9 @@ impl Driver {
         self.stats
     }
 
-    /// Serves requests until the engine says stop; `between` is called between steps and whenever a request came in.
-    pub(crate) fn run(&mut self, model: &mut dyn BatchModel, between: &mut dyn FnMut()) {
+    /// Serves requests until the engine says stop; `between` is called between steps and whenever a request came in, and
+    /// says how many trajectories have ended.
+    pub(crate) fn run(&mut self, model: &mut dyn BatchModel, between: &mut dyn FnMut() -> usize) {
         let mut batch = Batch {
             model,
             config: self.config,
@@ -214,11 +233,12 @@ impl Driver {
             clock: 0,
         };
         loop {
-            between();
-            let idle = batch.active.is_empty() && batch.waiting.is_empty();
-            let mut next = match idle {
-                true => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
-                false => self.commands.try_recv(),
+            let ended = between();
+            let mut next = match (batch.wanting() == 0, batch.misses_some(ended)) {
+                // An end is told by `between` alone, so this waits a little at a time.
+                (_, true) => self.commands.recv_timeout(TICK).map_err(|_| TryRecvError::Empty),
+                (true, false) => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
+                (false, false) => self.commands.try_recv(),
             };
             let mut stop = false;
             while let Ok(command) = next {
@@ -236,7 +256,9 @@ impl Driver {
                 batch.close();
                 return;
             }
-            batch.advance();
+            if !batch.misses_some(ended) {
+                batch.advance();
+            }
         }
     }
 }
@@ -257,10 +279,31 @@ struct Batch<'m, 's> {
 }
 
 impl Batch<'_, '_> {
+    /// Turns that are under way or wait for a place.
+    fn wanting(&self) -> usize {
+        self.active.len() + self.waiting.len()
+    }
+
+    /// In lockstep: true while trajectories that are under way are busy elsewhere. A pause, or a turn whose time is up, is
+    /// not kept waiting.
+    fn misses_some(&self, ended: usize) -> bool {
+        let Some(lockstep) = self.config.lockstep else { return false };
+        let expected = lockstep.live.min(lockstep.jobs.saturating_sub(ended));
+        let now = Instant::now();
+        let mut requests = self.waiting.iter().chain(self.active.iter().map(|a| &a.request));
+        self.wanting() < expected && requests.all(|r| r.control.signal() == Signal::Run && now < r.until)
+    }
+
     fn advance(&mut self) {
         self.clock += 1;
         self.retire();
+        if self.config.lockstep.is_some() {
+            self.waiting.make_contiguous().sort_by_key(|r| r.seed);
+        }
         self.admit();
+        if self.config.lockstep.is_some() {
+            self.active.sort_by_key(|a| a.request.seed);
+        }
         if !self.active.is_empty() {
             self.step();
         }

@@ -100,6 +100,7 @@ impl Engine {
             while let Ok((index, outcome)) = outcomes.try_recv() {
                 gathered.take(index, outcome, on_end);
             }
+            gathered.ended.len() + gathered.paused.len()
         });
         gathered.report()
     }
@@ -117,10 +118,13 @@ impl Engine {
         let (out, mut ended) = unbounded_channel();
         let (world, control, config) = (world.clone(), control.clone(), config.clone());
         let work = async move { run_durable(&world, &control, ledger, &config, &out).await };
+        let mut count = 0;
         self.drive(loan, work, &mut || {
             while let Ok(ended) = ended.try_recv() {
                 on_end(&ended);
+                count += 1;
             }
+            count
         })
     }
 
@@ -129,7 +133,7 @@ impl Engine {
         &self,
         loan: Option<Loan<'_>>,
         work: impl Future<Output = T> + Send + 'static,
-        between: &mut dyn FnMut(),
+        between: &mut dyn FnMut() -> usize,
     ) -> T {
         let mut task = match loan {
             None => self.runtime().spawn(work),
@@ -149,7 +153,7 @@ impl Engine {
             loop {
                 tokio::select! {
                     result = &mut task => break result,
-                    () = tokio::time::sleep(Duration::from_millis(50)) => between(),
+                    () = tokio::time::sleep(Duration::from_millis(50)) => { between(); }
                 }
             }
         });

@@ -91,7 +91,7 @@ proptest! {
         format in prop::sample::select(vec![CallFormat::Hermes, CallFormat::Actions]),
     ) {
         let texts: Vec<&str> = pick.iter().map(|i| TEXTS[*i]).collect();
-        let batch = BatchConfig { rows, cached_tokens: cached, share_prompts };
+        let batch = BatchConfig { rows, cached_tokens: cached, share_prompts, ..BatchConfig::default() };
         let env = ToolEnvConfig { format, ..ToolEnvConfig::default() };
         let mut model = ToyModel::new(&texts);
         model.can_fork = can_fork;
