@@ -224,8 +224,10 @@ impl Stage for Mpo<'_> {
     }
 
     fn save(&mut self) -> Result<Value, TrainError> {
-        Ok(// As bits: a decimal form could lose the last one.
-        json!({ "shift": self.shift.value.to_bits(), "seen": self.shift.seen }))
+        Ok(
+            // As bits: a decimal form could lose the last one.
+            json!({ "shift": self.shift.value.to_bits(), "seen": self.shift.seen }),
+        )
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), TrainError> {

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use ocelli_data::{Message, Part, PreferencePair, Sample, Status};
+use ocelli_model::ChatOptions;
 use ocelli_model::generate::{EngineLimits, Sampling};
 use ocelli_model::vlm::Vlm;
-use ocelli_model::ChatOptions;
 
 use crate::error::TrainError;
 use crate::hybrid_reward::Judge;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ocelli_agent::batching::{BatchConfig, Driver};
+use ocelli_agent::batching::{BatchConfig, Driver, Lockstep};
 use ocelli_agent::control::Control;
 use ocelli_agent::engine::{Engine, Loan, Until};
 use ocelli_agent::env::EnvFactory;
@@ -158,7 +158,11 @@ impl Rollouts {
 
     /// What the oracle does with each question that carries a plan (`meta.plan`), with real tools; in the order of the
     /// samples, those left out in which a call failed. Its trajectories have messages and no tokens; [`Rollouts::lesson`] writes them for a model.
-    pub fn oracle(&self, samples: &[Arc<Sample>], oracle: &OracleConfig) -> Result<Vec<Trajectory>, TrainError> {
+    pub fn oracle(
+        &self,
+        samples: &[Arc<Sample>],
+        oracle: &OracleConfig,
+    ) -> Result<Vec<Trajectory>, TrainError> {
         let kind = self.kind(oracle.tools);
         let world = World {
             policy: Arc::new(ScriptedPolicy::oracle(self.config.tools.format)),
@@ -170,9 +174,8 @@ impl Rollouts {
         let jobs = Job::group(&samples, 1, 0);
         let report = self.engine.run(None, &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
         // A call that failed, or an end without an answer, is no example.
-        let sound = |t: &Trajectory| {
-            t.status == Status::Answered && t.tools.iter().all(|used| !used.result.is_error)
-        };
+        let sound =
+            |t: &Trajectory| t.status == Status::Answered && t.tools.iter().all(|used| !used.result.is_error);
         Ok(report.ended.into_iter().map(|e| e.trajectory).filter(sound).collect())
     }
 
@@ -200,7 +203,10 @@ impl Rollouts {
         temperature: Option<f32>,
         with_tools: bool,
     ) -> Result<Vec<Vec<Ended>>, TrainError> {
-        let batch = BatchConfig { rows: self.config.batch, ..BatchConfig::default() };
+        // In lockstep the same seed gives the same bits, however long tools take.
+        let lockstep = Lockstep { jobs: samples.len() * group as usize, live: self.config.batch };
+        let batch =
+            BatchConfig { rows: self.config.batch, lockstep: Some(lockstep), ..BatchConfig::default() };
         let mut driver = Driver::new(batch);
         let kind = self.kind(with_tools);
         let world = World {

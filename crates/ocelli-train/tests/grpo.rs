@@ -78,8 +78,14 @@ impl Setup {
 }
 
 fn rollout_config() -> RolloutConfig {
-    let limits =
-        RolloutLimits { turns: 3, calls: 3, turn_tokens: 80, tokens: 160, context: 700, ..RolloutLimits::default() };
+    let limits = RolloutLimits {
+        turns: 3,
+        calls: 3,
+        turn_tokens: 80,
+        tokens: 160,
+        context: 700,
+        ..RolloutLimits::default()
+    };
     RolloutConfig { limits, batch: 8, ..RolloutConfig::default() }
 }
 
@@ -160,9 +166,8 @@ fn the_reward_rises() {
     let lessons: Vec<Response> = {
         let m = model(5);
         let rollouts = Rollouts::new(&m, &rollout_config(), s.pictures(), None).unwrap();
-        let mut said = rollouts
-            .oracle(&s.train, &OracleConfig { tools: false, ..OracleConfig::default() })
-            .unwrap();
+        let mut said =
+            rollouts.oracle(&s.train, &OracleConfig { tools: false, ..OracleConfig::default() }).unwrap();
         // Ten answers, one after the other, each equally often.
         let all: Vec<_> = (0..10)
             .flat_map(|digit| {

@@ -78,15 +78,23 @@ fn reward_model(lab: &Lab, seed: u64, model: Vlm, held_out: &Data) -> Result<Vlm
     let mut sums_only = Data::default();
     sums_only.pairs = sums(400).split_off(200);
     lab.row(seed, "reward model", "pairs/sums", accuracy(&reward, &sums_only.pairs(&reward)?)?);
-    lab.row(seed, "reward model", "pairs/shuffled pictures", accuracy(&reward, &shuffled(&reward, held_out)?)?);
+    lab.row(
+        seed,
+        "reward model",
+        "pairs/shuffled pictures",
+        accuracy(&reward, &shuffled(&reward, held_out)?)?,
+    );
     Ok(reward)
 }
 
 /// The held-out pairs, each with the picture of another question.
 fn shuffled(model: &Vlm, held_out: &Data) -> Result<Vec<Pair>> {
     let mut data = held_out.clone();
-    let hashes: Vec<_> =
-        data.questions.iter().filter_map(|(q, _)| q.messages.iter().flat_map(|m| m.images()).next()).collect();
+    let hashes: Vec<_> = data
+        .questions
+        .iter()
+        .filter_map(|(q, _)| q.messages.iter().flat_map(|m| m.images()).next())
+        .collect();
     for (i, (sample, _)) in data.questions.iter_mut().enumerate() {
         for part in sample.messages.iter_mut().flat_map(|m| &mut m.content) {
             if matches!(part, Part::Image { .. }) {
@@ -117,14 +125,17 @@ fn best_of(lab: &Lab, seed: u64, sft: &Vlm, reward: &Vlm, held_out: &Data) -> Re
         let scores = score_dialogues(reward, &dialogues, &held_out.pictures, 4096)?;
         let top = (0..8).max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a))).unwrap_or(0);
         let votes = |t: &String| texts.iter().filter(|o| *o == t).count();
-        let voted = (0..8).max_by(|a, b| votes(&texts[*a]).cmp(&votes(&texts[*b])).then(b.cmp(a))).unwrap_or(0);
+        let voted =
+            (0..8).max_by(|a, b| votes(&texts[*a]).cmp(&votes(&texts[*b])).then(b.cmp(a))).unwrap_or(0);
         one += right.iter().sum::<f64>() / 8.0;
         best += right[top];
         vote += right[voted];
         any += right.iter().copied().fold(0.0, f64::max);
     }
     let n = samples.len() as f64;
-    for (arm, sum) in [("one sample", one), ("most frequent of 8", vote), ("best of 8", best), ("any of 8", any)] {
+    for (arm, sum) in
+        [("one sample", one), ("most frequent of 8", vote), ("best of 8", best), ("any of 8", any)]
+    {
         lab.row(seed, arm, "best-of", sum / n);
     }
     Ok(())
@@ -157,7 +168,8 @@ fn policies(lab: &Lab, seed: u64, sft: &Vlm, held_out: &Data) -> Result<()> {
             batch: s.sft_batch,
             ..MpoConfig::default()
         };
-        let (policy, outcome) = mpo::run(&config, sft.clone(), &pairs, &[], &lab.dir(), &mut lab.watch(name))?;
+        let (policy, outcome) =
+            mpo::run(&config, sft.clone(), &pairs, &[], &lab.dir(), &mut lab.watch(name))?;
         lab.accuracies(seed, name, &lab.evaluate(&policy, held_out)?);
         let drift = outcome.metrics.iter().find(|(n, _)| n == "chosen_drift");
         drift.iter().for_each(|(_, v)| lab.row(seed, name, "chosen_drift", *v));

@@ -17,7 +17,11 @@ pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
     let start = lab.evaluate(&sft, &held_out)?;
     lab.accuracies(seed, "sft", &start);
     let data = lab.charts(s.questions, part(seed, 3))?;
-    let arms = [("grpo", false, Count::All), ("grpo/informative", false, Count::Informative), ("ssb", true, Count::All)];
+    let arms = [
+        ("grpo", false, Count::All),
+        ("grpo/informative", false, Count::Informative),
+        ("ssb", true, Count::All),
+    ];
     for factor in &s.rl_factors {
         for (name, buffer, count) in arms {
             let arm = Arm { tools: false, buffer, count, lr: s.rl_lr * factor };

@@ -140,8 +140,7 @@ impl Lab {
 
     /// Writes down a result.
     pub(crate) fn row(&self, seed: u64, arm: &str, metric: &str, value: f64) {
-        let row =
-            Row { experiment: self.name.clone(), seed, arm: arm.into(), metric: metric.into(), value };
+        let row = Row { experiment: self.name.clone(), seed, arm: arm.into(), metric: metric.into(), value };
         println!("{}", serde_json::to_string(&row).unwrap_or_default());
         self.rows.borrow_mut().push(row);
     }
@@ -168,12 +167,8 @@ impl Lab {
 
     pub(crate) fn model(&self, seed: u64) -> Result<Vlm> {
         let s = &self.settings;
-        let source = ModelSource {
-            tiny: Some(s.preset.clone()),
-            path: None,
-            seed,
-            max_pixels: Some(s.max_pixels),
-        };
+        let source =
+            ModelSource { tiny: Some(s.preset.clone()), path: None, seed, max_pixels: Some(s.max_pixels) };
         Ok(source.load()?)
     }
 
@@ -206,7 +201,12 @@ impl Lab {
     }
 
     /// Oracle answers to all questions without tools, and with tools listed: some with calls, the others without.
-    pub(crate) fn lessons(&self, model: &Vlm, rollouts: &Rollouts, samples: &[Arc<Sample>]) -> Result<Vec<Response>> {
+    pub(crate) fn lessons(
+        &self,
+        model: &Vlm,
+        rollouts: &Rollouts,
+        samples: &[Arc<Sample>],
+    ) -> Result<Vec<Response>> {
         let mut lessons = Vec::new();
         let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<()> {
             for t in rollouts.oracle(samples, &oracle)? {
@@ -249,7 +249,13 @@ impl Lab {
         self.next_dir()
     }
 
-    pub(crate) fn sft(&self, model: Vlm, lessons: &[Response], (steps, lr): (u64, f64), seed: u64) -> Result<Vlm> {
+    pub(crate) fn sft(
+        &self,
+        model: Vlm,
+        lessons: &[Response],
+        (steps, lr): (u64, f64),
+        seed: u64,
+    ) -> Result<Vlm> {
         let config = SftConfig {
             run: self.run_config(steps, seed),
             optimizer: self.optimizer(lr, Shape::Cosine),
@@ -317,8 +323,19 @@ pub(crate) struct Watch {
 impl Observer for Watch {
     fn step(&mut self, p: &Progress<'_>) -> Go {
         if p.step.is_multiple_of(self.every) || p.step == p.total {
-            let shown = ["loss", "token_loss", "reward", "tools/rate", "tools/error_rate", "groups/informative",
-                "buffer/fill", "response/length", "policy/entropy", "accuracy", "reward/accuracy"];
+            let shown = [
+                "loss",
+                "token_loss",
+                "reward",
+                "tools/rate",
+                "tools/error_rate",
+                "groups/informative",
+                "buffer/fill",
+                "response/length",
+                "policy/entropy",
+                "accuracy",
+                "reward/accuracy",
+            ];
             let value = |n: &&str| p.metrics.iter().find(|(m, _)| m == n).map(|(m, v)| format!("{m} {v:.3}"));
             let parts: Vec<String> = shown.iter().filter_map(value).collect();
             let seconds = self.began.elapsed().as_secs_f64();

@@ -21,7 +21,8 @@ pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
         let arm = Arm { tools, buffer: true, count: Count::All, lr: s.rl_lr };
         let (policy, means) = lab.grpo(sft.clone(), &data, &arm, part(seed, 4))?;
         lab.accuracies(seed, name, &lab.evaluate(&policy, &held_out)?);
-        for metric in ["buffer/fill", "groups/informative", "tools/rate", "tools/error_rate", "mismatch/max"] {
+        for metric in ["buffer/fill", "groups/informative", "tools/rate", "tools/error_rate", "mismatch/max"]
+        {
             if let Some(value) = means.get(metric) {
                 lab.row(seed, name, metric, *value);
             }

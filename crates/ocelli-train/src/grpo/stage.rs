@@ -278,9 +278,10 @@ impl Grpo<'_> {
         let failed = |source| TrainError::Loss { step, source };
         let flat: Vec<&Item> = items.iter().flatten().collect();
         // Fresh responses that are not run (advantage zero) stay in the denominator; masked ones leave it.
-        let idle = groups.iter().flat_map(|g| g.trajectories.iter().zip(&g.advantages)).filter(|(t, a)| {
-            **a == 0.0 && !self.is_masked(t) && self.config.count == Count::All
-        });
+        let idle = groups
+            .iter()
+            .flat_map(|g| g.trajectories.iter().zip(&g.advantages))
+            .filter(|(t, a)| **a == 0.0 && !self.is_masked(t) && self.config.count == Count::All);
         let run = flat.iter().filter(|i| self.config.count == Count::All || i.advantage != 0.0);
         let lengths: Vec<usize> = match self.config.loss.kl.is_some() || self.config.loss.entropy_bonus != 0.0
         {

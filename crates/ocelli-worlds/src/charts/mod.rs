@@ -59,7 +59,8 @@ pub fn panels(seed: u64, index: u64, rows: u32, columns: u32, panel: &Setup) -> 
     let mut all = Truth::default();
     for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
         let style = *dice.pick(&Style::ALL);
-        let (picture, truth) = draw(&Chart::random(&mut dice, panel, style, false), panel.width, panel.height);
+        let (picture, truth) =
+            draw(&Chart::random(&mut dice, panel, style, false), panel.width, panel.height);
         let (left, top) = (gap + column * (panel.width + gap), gap + row * (panel.height + gap));
         canvas.paste(&picture, left, top);
         let (dx, dy) = (f64::from(left), f64::from(top));
