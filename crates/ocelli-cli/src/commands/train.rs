@@ -166,7 +166,7 @@ fn train_grpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     };
     if run.dry_run {
         file.train.validate(&inputs)?;
-        checked(watch.ui, &inputs.model, train.len(), held_out.len());
+        checked(watch.ui(), &inputs.model, train.len(), held_out.len());
         return Ok(None);
     }
     let (_, outcome) = grpo::run(&file.train, inputs, &file.out, watch)?;
