@@ -6,7 +6,7 @@ use ocelli_data::{ContentHash, Message};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::declare::{AnswerForm, Better, Given, Group, Kind, Scoring, Task};
+use crate::declare::{AnswerForm, Better, Given, Group, Kind, Task};
 use crate::load::{LoadError, Problems, Row, Table, kind_of, option_list};
 use crate::prompt::{Renderer, option_letter};
 
@@ -131,9 +131,7 @@ impl Maker<'_> {
             None => self.asked(row)?,
         };
         let rule = match benchmark.kind {
-            Kind::Answer => {
-                rule_of(&benchmark.score, row, &options).ok_or("no [[score]] applies to this row")?
-            }
+            Kind::Answer => rule_of(self.task, row, &options).ok_or("no [[score]] applies to this row")?,
             Kind::Pair | Kind::BestOf => 0,
         };
         let explanation = benchmark.reasoning.as_ref().and_then(|r| {
@@ -172,6 +170,8 @@ impl Maker<'_> {
         let column = self.task.resolve(&fields.question);
         let question = match row.columns.get(&column) {
             Some(Value::String(text)) if !text.trim().is_empty() => text.clone(),
+            // Files of results often leave the question out; only asking needs it.
+            None if !self.prompts => String::new(),
             other => {
                 let found = other.map_or("nothing", kind_of);
                 return Err(format!("column `{column}` is the question and holds {found}"));
@@ -322,12 +322,14 @@ impl Maker<'_> {
 /// Stands in a prompt where the caption will be, until there is one.
 pub const CAPTION_PLACE: &str = "\u{1}caption\u{1}";
 
-fn rule_of(rules: &[Scoring], row: &Row, options: &[String]) -> Option<usize> {
-    let text = |column: &str| match column {
-        "#options" => if options.is_empty() { "no" } else { "yes" }.to_owned(),
-        _ => row.text(column).unwrap_or_default(),
+fn rule_of(task: &Task, row: &Row, options: &[String]) -> Option<usize> {
+    let text = |column: &str| match column.strip_prefix('#') {
+        Some("options") => if options.is_empty() { "no" } else { "yes" }.to_owned(),
+        Some(axis) => task.axes.get(axis).cloned().unwrap_or_default(),
+        None => row.text(column).unwrap_or_default(),
     };
-    rules
+    task.benchmark
+        .score
         .iter()
         .position(|r| r.when.iter().all(|(column, value)| text(column).trim().eq_ignore_ascii_case(value)))
 }

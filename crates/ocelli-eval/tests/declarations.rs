@@ -63,6 +63,12 @@ fn unsound_declarations_say_what_is_wrong() {
     check("judge = \"consistency\"", "judge = \"nobody\"", "`nobody`");
     check("pattern = \"<image>\"", "pattern = \"<image(\"", "slot");
     check("answer = \"answer\"", "answer = \"\"", "must name columns");
+    let metric = file("vl-rewardbench").replace("kind = \"macro_mean\"", "kind = \"macro_mean\"\nweight = 2");
+    let message = Benchmark::parse("vl-rewardbench", &metric).unwrap_err().to_string();
+    assert!(message.contains("unknown field `weight`"), "{message}");
+    let metric = file("vl-rewardbench").replace("group = \"group\"", "group = \"grupo\"");
+    let message = Benchmark::parse("vl-rewardbench", &metric).unwrap_err().to_string();
+    assert!(message.contains("names the grouping `grupo`"), "{message}");
 }
 
 #[test]

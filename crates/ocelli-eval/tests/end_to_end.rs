@@ -212,8 +212,8 @@ async fn emma() {
         let gold = emma_gold(i).to_uppercase();
         match i {
             4 => Say::Text("The answer is (Z), surely.".into()),
-            5 => Say::Text(format!("The answer is {gold} [true]")),
-            _ => Say::Text(format!("Step one. Step two. \\boxed{{{gold}}} [true]")),
+            5 => Say::Text(format!("[true] The answer is {gold}")),
+            _ => Say::Text(format!("[true] Step one. Step two. \\boxed{{{gold}}}")),
         }
     })
     .await;
@@ -221,7 +221,7 @@ async fn emma() {
     let e = run(&task, dir.path(), &server, ReasoningMode::Off).await;
     let n = EMMA_PER_SUBJECT * EMMA_SUBJECTS.len();
     assert_eq!((e.summary.items, e.records.len()), (n, n));
-    // Case 4 names no option. Case 5 is open with gold 5.5: the official rule cuts `5.5 [true]` at the point.
+    // Case 4 names no option. Case 5 is open with gold 5.5: the official rule cuts `5.5` at its point.
     assert_eq!(e.summary.strict.credit, (n - 4) as f64, "{:?}", e.differences);
     assert_eq!(e.summary.reference.credit, (n - 8) as f64);
     assert!(

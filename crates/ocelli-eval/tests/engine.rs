@@ -87,7 +87,8 @@ async fn every_ending_is_counted_and_the_denominator_stays() {
         1 => Say::Cut("I am still think".into()),
         2 => Say::Nothing,
         3 => Say::Refusal,
-        4 => Say::Text("I do not know.".into()),
+        // No box, no marker, no formula, no number, and too long for an answer: nothing can be read here.
+        4 => Say::Text("I have looked at the question for a long while without coming to any result".into()),
         5 => Say::Status(400),
         _ => truth(asked),
     })

@@ -5,12 +5,15 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ocelli_eval::declare::{Benchmark, Task};
 use ocelli_eval::item::items;
 use ocelli_eval::load::{LoadError, Pictures, load};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
 use proptest::prelude::*;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
@@ -211,6 +214,41 @@ fn huge_cells_are_refused_by_row() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("line 2 is longer than the limit"), "{error}");
+}
+
+/// Compressed, the file is small: the size of a cell shows only when it is decoded.
+#[test]
+fn a_huge_parquet_cell_is_refused_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = "message m { required binary id (UTF8); required binary question (UTF8); required binary answer (UTF8); }";
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_compression(parquet::basic::Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(parquet::file::properties::EnabledStatistics::None)
+        .build();
+    let file = std::fs::File::create(dir.path().join("t.parquet")).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let huge = vec![b'A'; 300 << 20];
+    for cells in [
+        ["1", "2"].map(|s| s.as_bytes().to_vec()),
+        [b"q".to_vec(), huge],
+        ["1", "1"].map(|s| s.as_bytes().to_vec()),
+    ] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&cells.map(ByteArray::from), None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    let error = load(&task("parquet", "t.parquet", "bytes"), dir.path(), dir.path(), Pictures::Ignore)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("row 2") && error.contains("`question`") && error.contains("more than the limit"),
+        "{error}"
+    );
 }
 
 #[test]

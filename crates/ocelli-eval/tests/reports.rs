@@ -68,7 +68,7 @@ fn evaluation(n: usize, samples: usize, skill: usize, text: &str) -> Evaluation 
         json!({"id": format!("item-{i}"), "sample": s, "response": format!("{text} 先想一想。 So the answer is {boxed}"), "completion_tokens": 20 + (i * 31) % 400})
     }).collect());
     let task = task();
-    let stored = read_stored(&task, &dir.path().join("answers.jsonl"), || {
+    let stored = read_stored(&task, &dir.path().join("answers.jsonl"), None, || {
         load(&task, dir.path(), dir.path(), Pictures::Ignore)
     })
     .unwrap();
@@ -114,6 +114,21 @@ fn spans_are_those_of_the_browser() {
     assert_eq!(String::from_utf16(&units[a..b]).unwrap(), "2");
 }
 
+/// Equal but for the last bit of a number, which serde_json's quick reader may lose.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            (a - b).abs() <= 4.0 * f64::EPSILON * a.abs()
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
 #[test]
 fn both_rules_and_their_differences_are_shown() {
     let e = evaluation(40, 1, 10, "");
@@ -128,7 +143,7 @@ fn both_rules_and_their_differences_are_shown() {
     );
     assert!(text.contains("| algebra | 14 |"), "{text}");
     let again: Evaluation = serde_json::from_str(&serde_json::to_string(&e).unwrap()).unwrap();
-    assert_eq!(again, e, "the JSON report is complete");
+    assert!(same(&json!(again), &json!(e)), "the JSON report is complete");
 }
 
 #[test]
@@ -140,7 +155,8 @@ fn text_for_a_terminal() {
     }
     assert!(!terminal(&e.summary, 1).contains("geometry"));
     let page = html(&e, &HtmlOptions::default());
-    assert_eq!(page.matches("<svg").count(), 3, "groups, samples, tokens");
+    assert_eq!(page.matches("<svg").count(), 2, "samples, tokens");
+    assert_eq!(page.matches("class=\"line\"").count(), 3, "a line for each subject");
     if let Some(path) = std::env::var_os("OCELLI_REPORT_CURVES") {
         let other = evaluation(40, 4, 7, "");
         let comparisons = compare(&[(&e, &other)], Mode::Strict).unwrap();

@@ -25,7 +25,8 @@ fn rescored(task: &str, file: &str) -> Option<Evaluation> {
     let task = Task::parse(task).unwrap();
     let blobs = tempfile::tempdir().unwrap();
     let stored =
-        read_stored(&task, &data.join(file), || load(&task, &data, blobs.path(), Pictures::Ignore)).unwrap();
+        read_stored(&task, &data.join(file), None, || load(&task, &data, blobs.path(), Pictures::Ignore))
+            .unwrap();
     Some(rescore(&task, &stored, file, &HashMap::new()).unwrap())
 }
 

@@ -11,7 +11,7 @@ use ocelli_agent::endpoint::{
 use ocelli_eval::declare::{Benchmark, Task};
 use ocelli_eval::evaluate::{Evaluation, Plan, ReasoningMode, evaluate};
 use ocelli_eval::load::{Images, Pictures, load};
-use ocelli_eval::report::{HtmlOptions, html, markdown, terminal};
+use ocelli_eval::report::{HtmlOptions, html, markdown, overview, terminal};
 use ocelli_eval::run::{Cache, Policy};
 
 use super::local_policy::LocalModel;
@@ -124,19 +124,22 @@ pub(super) fn folder_name(text: &str) -> String {
     text.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
 }
 
-/// Writes the reports of an evaluation into a folder and shows the numbers.
+/// Writes the reports of an evaluation into a folder and shows the numbers, or where they are if `brief`.
 pub(super) fn report(
     evaluation: &Evaluation,
     folder: &Path,
     options: &HtmlOptions<'_>,
     ui: &Ui,
+    brief: bool,
 ) -> anyhow::Result<()> {
     let write = |name: &str, text: String| ocelli_data::io::write_atomic(&folder.join(name), text.as_bytes());
     write("report.json", serde_json::to_string(evaluation)?)?;
     write("report.md", markdown(evaluation))?;
     write("report.html", html(evaluation, options))?;
     if !ui.json {
-        println!("{}", terminal(&evaluation.summary, 24));
+        if !brief {
+            println!("{}", terminal(&evaluation.summary, 24));
+        }
         println!("reports: {}/report.{{html,md,json}}", folder.display());
     }
     Ok(())
@@ -219,7 +222,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         let images: &Images = &table.images;
         let options =
             HtmlOptions { images: Some(images), image_budget: args.pictures << 20, comparisons: &[] };
-        report(&evaluation, &folder, &options, ui)?;
+        report(&evaluation, &folder, &options, ui, false)?;
         if !ui.json {
             println!(
                 "asked {} ({} failed), {} from the log, {} from the cache\n",
@@ -230,6 +233,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     }
     if ui.json {
         println!("{}", serde_json::to_string_pretty(&summaries)?);
+    } else if summaries.len() > 1 {
+        println!("{}", overview(&summaries));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,20 +1,24 @@
 //! `ocelli rescore`: score stored outputs, or a run's log, without asking anything.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ocelli_eval::declare::{Format, StoredFormat};
 use ocelli_eval::evaluate::rescore;
 use ocelli_eval::load::{Pictures, load};
-use ocelli_eval::report::HtmlOptions;
-use ocelli_eval::stored::{from_log, read_stored};
+use ocelli_eval::report::{HtmlOptions, overview};
+use ocelli_eval::stored::{from_log, read_stored, sniff};
 use serde::Deserialize;
 
 use super::eval::{data_dir, folder_name, report, task};
 use crate::ui::Ui;
 
-/// Score stored outputs again, without a model: files of other programs, JSON lines of id and response, or a run's folder.
+/// Score stored outputs again, without a model: files of other programs, rows of id and response, or a run's folder.
+///
+/// Files are JSON lines, a JSON list, a JSON object of rows, tab-separated or Parquet; which is found out from the file. Known
+/// layouts of published results are recognised by their columns; for others name the columns.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Benchmark with its variant, e.g. `mathvista` or `mathv:testmini`.
@@ -31,6 +35,63 @@ pub(crate) struct Args {
     /// Rewards of the samples (JSON lines of id, sample, reward) for best-of-k and weighted votes.
     #[arg(long)]
     rewards: Option<PathBuf>,
+    #[command(flatten)]
+    columns: Columns,
+}
+
+/// Columns of a file whose format the benchmark does not know.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Columns of other files")]
+struct Columns {
+    /// Column that names the item; `#key` for the keys of a JSON object of rows.
+    #[arg(long, value_name = "COLUMN")]
+    id: Option<String>,
+    /// Column of the response.
+    #[arg(long, value_name = "COLUMN")]
+    response: Option<String>,
+    /// Column of an answer extracted earlier, which the official rule then compares.
+    #[arg(long, value_name = "COLUMN")]
+    extraction: Option<String>,
+    /// Column of the published verdict, which the recomputed one is compared with.
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// Column of a judge's reply about the answer; the official verdict then is the judge's.
+    #[arg(long, value_name = "COLUMN")]
+    judge_replies: Option<String>,
+    /// Key of the list of rows within a JSON object.
+    #[arg(long, value_name = "KEY")]
+    rows: Option<String>,
+    /// The file holds the columns of the data set itself.
+    #[arg(long)]
+    own_items: bool,
+}
+
+impl Columns {
+    /// The format that the flags describe; `None` where none is given.
+    fn format(&self, path: &Path) -> anyhow::Result<Option<StoredFormat>> {
+        let named =
+            [&self.id, &self.response, &self.extraction, &self.label, &self.judge_replies, &self.rows];
+        if !self.own_items && named.iter().all(|n| n.is_none()) {
+            return Ok(None);
+        }
+        anyhow::ensure!(
+            self.response.is_some() || self.extraction.is_some(),
+            "name the column of the response (--response) or of the extracted answer (--extraction)"
+        );
+        let text = |name: &Option<String>| name.clone().unwrap_or_default();
+        Ok(Some(StoredFormat {
+            name: "columns named on the command line".into(),
+            format: if self.rows.is_some() { Format::Json } else { sniff(path)? },
+            rows: text(&self.rows),
+            id: self.id.clone().unwrap_or_else(|| "id".into()),
+            response: text(&self.response),
+            extraction: text(&self.extraction),
+            label: text(&self.label),
+            judge: text(&self.judge_replies),
+            own_items: self.own_items,
+            ..StoredFormat::default()
+        }))
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,21 +118,30 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
             rewards.insert((r.id, r.sample), r.reward);
         }
     }
+    let several = args.outputs.len() > 1;
     let mut summaries = Vec::new();
+    let mut folders = HashSet::new();
     for path in &args.outputs {
         let stored = if path.is_dir() {
             from_log(&task, &load(&task, &data, &blobs, Pictures::Read)?, path)?
         } else {
-            read_stored(&task, path, || load(&task, &data, &blobs, Pictures::Ignore))?
+            let given = args.columns.format(path)?;
+            read_stored(&task, path, given.as_ref(), || load(&task, &data, &blobs, Pictures::Ignore))?
         };
-        let name = path.file_stem().context("the output has no name")?.to_string_lossy().into_owned();
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let name = name.with_context(|| format!("{} has no name", path.display()))?.to_string_lossy();
         let evaluation = rescore(&task, &stored, &name, &rewards)?;
-        let folder = args.out.join(folder_name(&task.name())).join(folder_name(&name));
-        report(&evaluation, &folder, &HtmlOptions::default(), ui)?;
+        // Two files of one name from two folders keep a report each.
+        let own = (1..).map(|n| if n == 1 { name.to_string() } else { format!("{name}-{n}") });
+        let own = own.map(|n| folder_name(&n)).find(|n| folders.insert(n.clone()));
+        let folder = args.out.join(folder_name(&task.name())).join(own.unwrap_or_default());
+        report(&evaluation, &folder, &HtmlOptions::default(), ui, several)?;
         summaries.push(evaluation.summary);
     }
     if ui.json {
         println!("{}", serde_json::to_string_pretty(&summaries)?);
+    } else if several {
+        println!("{}", overview(&summaries));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 
-/// A number with its name.
+/// A number with its name. Unknown keys are errors of [`MetricKind`], since a flattened field cannot deny them here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Metric {
     /// Name in reports.
     pub name: String,
@@ -18,7 +17,7 @@ pub struct Metric {
 
 /// How a number is made from the verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum MetricKind {
     /// Unweighted mean of the accuracies of a grouping's labels.
     MacroMean {

@@ -4,17 +4,23 @@
 //! A task is a benchmark with a value for each of its axes, written `csvqa:zh,direct`; see [`Task::parse`].
 
 mod metric;
+mod scoring;
 mod shipped;
+mod stored_format;
 mod task;
 
 use indexmap::IndexMap;
 use ocelli_agent::endpoint::SamplingParams;
 use ocelli_data::ContentHash;
-use ocelli_reward::extract::Rung;
 use serde::{Deserialize, Serialize};
 
 pub use metric::{Metric, MetricKind, Section};
+pub use scoring::{
+    Compare, JudgePrompt, Missing, ReferencePolicy, ReferenceRule, ReplyRule, Scoring, StrictRule,
+    VerdictRule,
+};
 pub use shipped::{shipped, shipped_names};
+pub use stored_format::StoredFormat;
 pub use task::{Task, TaskError};
 
 /// What a benchmark asks for.
@@ -115,7 +121,7 @@ pub struct Source {
 }
 
 /// File format of a layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Apache Parquet as data hubs write it; images are structs of `bytes` and `path`, or plain bytes.
@@ -123,6 +129,7 @@ pub enum Format {
     /// Tab-separated values with a header, quoted as in CSV.
     Tsv,
     /// One JSON object per line.
+    #[default]
     Jsonl,
     /// One JSON array of objects.
     Json,
@@ -284,154 +291,6 @@ pub struct CaptionPrompt {
     pub max_tokens: u32,
 }
 
-/// How answers to some rows are read and compared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scoring {
-    /// Columns and the values (compared without regard to case) that select the rows; all rows where empty. The
-    /// column `#options` is `yes` for rows with options and `no` for others.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub when: IndexMap<String, String>,
-    /// The official rule.
-    pub reference: ReferenceRule,
-    /// Our rule.
-    pub strict: StrictRule,
-    /// Judge that decides where the official rule leaves it to one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<String>,
-}
-
-/// Official rules; each is a module of `ocelli_reward::reference` unless said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReferenceRule {
-    /// CSVQA, multiple choice: letters of the last box.
-    Csvqa,
-    /// A judge alone decides; without one the item is unparsed.
-    JudgeOnly,
-    /// EMMA's fast scoring.
-    Emma,
-    /// MATH-Vision.
-    Mathv,
-    /// MathVista, extraction by rule.
-    Mathvista,
-    /// MMMU, validation program.
-    Mmmu,
-    /// MMMU-Pro.
-    MmmuPro,
-    /// ChartQA's relaxed accuracy (5 %).
-    Chartqa,
-    /// GSM8K, `strict-match`.
-    Gsm8kStrict,
-    /// GSM8K, `flexible-extract`.
-    Gsm8kFlexible,
-    /// POPE.
-    Pope,
-    /// HallusionBench, without a judge.
-    Hallusion,
-    /// No official program is followed: the strict rule stands for it.
-    Strict,
-}
-
-/// What a strict comparison compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compare {
-    /// Exactly one option.
-    Choice,
-    /// One or several options, compared as sets.
-    Choices,
-    /// A value or expression.
-    Math,
-    /// A short text.
-    Text,
-    /// Yes or no.
-    YesNo,
-    /// A value or expression if the gold answer is one, else a text.
-    MathOrText,
-}
-
-/// Our rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StrictRule {
-    /// What is compared.
-    pub compare: Compare,
-    /// Rungs of the extraction ladder; all of them where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ladder: Option<Vec<Rung>>,
-    /// Conventions of mathematical comparison.
-    #[serde(default)]
-    pub policy: ocelli_reward::Policy,
-    /// Column with an allowed absolute error, where a row has one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub absolute_column: String,
-}
-
-/// What becomes of an answer that is missing or unreadable in reference mode. Strict mode counts it as wrong, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Missing {
-    /// Wrong, in the denominator.
-    #[default]
-    Wrong,
-    /// Left out of the denominator.
-    Dropped,
-    /// The expectation of a uniform guess among the options (instead of the official program's random draw).
-    Chance,
-    /// Half a point.
-    Half,
-}
-
-/// What the official program does with missing answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReferencePolicy {
-    /// After a failed, refused or empty request.
-    pub failed: Missing,
-    /// Where the rule reads no answer.
-    pub unparsed: Missing,
-}
-
-/// A versioned judge prompt. Templates see `question`, `gold`, `answer` and `response`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JudgePrompt {
-    /// Version; part of the key under which verdicts are stored.
-    pub version: u32,
-    /// Message to the judge; the variable `chinese` says whether the response is in Chinese.
-    pub user: String,
-    /// How the official program reads the reply.
-    pub reply: ReplyRule,
-    /// Sampling of the judge.
-    #[serde(default)]
-    pub sampling: SamplingParams,
-}
-
-/// How a policy's verdict on given answers is read in reference mode.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VerdictRule {
-    /// The official reading.
-    pub reply: ReplyRule,
-}
-
-/// How an official program reads a judge's reply. The strict reading is tolerant of form and has an unparsed class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplyRule {
-    /// `{"check": 1}` or `{"check": 0}`; anything else is 0.
-    CheckJson,
-    /// The reply in lower case is exactly `correct`.
-    CorrectWord,
-    /// The reply begins with yes; anything else is no.
-    YesWord,
-    /// `[[A]]` or `[[B]]`.
-    BracketLetter,
-    /// `Overall Judgment: Answer 1 is better.`
-    AnswerNumber,
-}
-
 /// Explanation-driven judgement of reasoning (CSVQA, section 5.2) and its extension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -466,39 +325,6 @@ pub struct Group {
     /// Prefix of the cell to label, longest first: for groups that only the id shows.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub prefix: IndexMap<String, String>,
-}
-
-/// How stored outputs of other programs name things.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredFormat {
-    /// Name, for messages.
-    pub name: String,
-    /// Format of the file.
-    pub format: Format,
-    /// Key of the array of rows within the file, where it is nested.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub rows: String,
-    /// Column of the item's name.
-    pub id: String,
-    /// Column of the response.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub response: String,
-    /// Column of an answer extracted earlier, which the reference rule then compares.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub extraction: String,
-    /// Column of the published verdict: the recomputed one is compared with it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub label: String,
-    /// Columns of the scores of given answers, in order (scalar reward models).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scores: Vec<String>,
-    /// For given answers: column with the index of the better one, where the rows are their own data set.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub better: String,
-    /// True where the file holds all columns of the data set itself.
-    #[serde(default)]
-    pub own_items: bool,
 }
 
 /// A declaration that cannot be used.
@@ -561,6 +387,14 @@ impl Benchmark {
         for judge in self.score.iter().filter_map(|s| s.judge.as_ref()) {
             if !self.judges.contains_key(judge) {
                 return Err(format!("[[score]] names the judge `{judge}`, which is not declared"));
+            }
+        }
+        let special = self.score.iter().flat_map(|s| s.when.keys()).filter_map(|c| c.strip_prefix('#'));
+        for name in special {
+            if name != "options" && !self.axes.contains_key(name) {
+                return Err(format!(
+                    "[[score]] has the condition `#{name}`, which is neither `#options` nor an axis"
+                ));
             }
         }
         for slot in &self.prompt.slots {

@@ -64,6 +64,12 @@ pub struct JudgeAgreement {
     pub asked: usize,
     /// Replies from which no verdict could be read.
     pub unparsed: usize,
+    /// Replies that say right as the official program reads them.
+    #[serde(default)]
+    pub official_right: usize,
+    /// Replies that say right when read tolerantly.
+    #[serde(default)]
+    pub tolerant_right: usize,
     /// Answers that both decide.
     pub both: usize,
     /// Of these: same verdict.
@@ -76,13 +82,16 @@ pub struct JudgeAgreement {
     pub kappa: Option<f64>,
 }
 
-/// Compares a judge with the rules: pairs of (judge's tolerant verdict, the rule's verdict or `None` if undecided).
+/// Compares a judge with the rules: pairs of (judge's tolerant verdict, the rule's verdict or `None` if undecided). The
+/// count of the official reading is left to the caller.
 pub fn judge_agreement(pairs: &[(Option<bool>, Option<bool>)]) -> Result<JudgeAgreement, StatsError> {
     let both: Vec<(bool, bool)> = pairs.iter().filter_map(|(j, r)| Some(((*j)?, (*r)?))).collect();
     let (judge, rule): (Vec<bool>, Vec<bool>) = both.iter().copied().unzip();
     Ok(JudgeAgreement {
         asked: pairs.len(),
         unparsed: pairs.iter().filter(|(j, _)| j.is_none()).count(),
+        official_right: 0,
+        tolerant_right: pairs.iter().filter(|(j, _)| *j == Some(true)).count(),
         both: both.len(),
         agreed: both.iter().filter(|(j, r)| j == r).count(),
         only_judge: both.iter().filter(|(j, r)| *j && !*r).count(),

@@ -1,6 +1,6 @@
-//! Lists of options as data sets write them: a list, JSON text, or the text of a Python list.
+//! Lists of options as data sets write them: a list, a table by letter, JSON text, or the text of a Python list.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::kind_of;
 
@@ -9,6 +9,7 @@ pub fn option_list(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Null => Ok(Vec::new()),
         Value::Array(items) => items.iter().map(option).collect(),
+        Value::Object(table) => by_letter(table),
         Value::String(s) if s.trim().is_empty() => Ok(Vec::new()),
         Value::String(s) => match serde_json::from_str::<Vec<Value>>(s) {
             Ok(items) => items.iter().map(option).collect(),
@@ -16,6 +17,16 @@ pub fn option_list(value: &Value) -> Result<Vec<String>, String> {
         },
         other => Err(format!("holds {}, not a list of options", kind_of(other))),
     }
+}
+
+/// `{"A": "6", "B": "7"}`: the letters from A on, in order.
+fn by_letter(table: &Map<String, Value>) -> Result<Vec<String>, String> {
+    let letters = ('A'..='Z').map(String::from);
+    let options: Vec<&Value> = letters.map_while(|letter| table.get(&letter)).collect();
+    if options.len() != table.len() {
+        return Err("is a table whose keys are not the letters from A on".into());
+    }
+    options.into_iter().map(option).collect()
 }
 
 fn option(value: &Value) -> Result<String, String> {
@@ -96,13 +107,20 @@ mod tests {
             |value: Value, expected: &[&str]| assert_eq!(option_list(&value).unwrap(), expected, "{value}");
         check(json!(["a", 2, 0.5]), &["a", "2", "0.5"]);
         check(json!(null), &[]);
+        check(json!({"B": "7", "A": 6}), &["6", "7"]);
         check(json!("[]"), &[]);
         check(json!("[\"a\", \"b\"]"), &["a", "b"]);
         check(json!("['6cm', '7cm']"), &["6cm", "7cm"]);
         check(json!("['it\\'s', \"a, b\", 3.5, '\\u00e9\\n\\xb0']"), &["it's", "a, b", "3.5", "é\n°"]);
-        for hostile in
-            [json!(7), json!("['a'"), json!("['a' 'b']"), json!("[['a']]"), json!("{}"), json!([["a"]])]
-        {
+        for hostile in [
+            json!(7),
+            json!({"A": "x", "C": "y"}),
+            json!("['a'"),
+            json!("['a' 'b']"),
+            json!("[['a']]"),
+            json!("{}"),
+            json!([["a"]]),
+        ] {
             assert!(option_list(&hostile).is_err(), "{hostile}");
         }
     }

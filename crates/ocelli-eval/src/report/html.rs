@@ -3,7 +3,7 @@
 //! The list draws only the rows in view, so ten thousand answers scroll like ten. Pictures are embedded up to a budget of bytes; the
 //! others are named by their hash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -11,11 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use ocelli_agent::endpoint::wire::image_type;
 use serde_json::{Value, json};
 
-use super::{bracket, percent, plot};
+use super::{cards, grouped, plot};
 use crate::compare::Comparison;
 use crate::evaluate::{Evaluation, ItemRecord};
 use crate::load::Images;
-use crate::summary::ModeSummary;
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -43,43 +42,39 @@ pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
     let mut page = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
     let _ = write!(page, "<title>{}</title><style>{STYLE}</style></head><body>", escape(&title));
+    let samples =
+        if summary.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", summary.samples) };
     let _ = write!(
         page,
-        "<header><h1>{}</h1><p>{} &middot; task <code>{}</code> &middot; {} items &middot; {} sample(s) each</p></header><main>",
+        "<header><h1>{}</h1><p><b>{}</b> <span>task <code>{}</code></span> <span>{} items, {samples} each</span></p><nav><a href=\"#summary\">Summary</a><a href=\"#groups\">Groups</a><a href=\"#rules\">Rules</a><a href=\"#browser\">Answers</a></nav></header><main>",
         escape(&summary.title),
         escape(&summary.model),
         escape(&summary.task),
-        summary.items,
-        summary.samples
+        grouped(summary.items as u64),
     );
-    page.push_str("<section class=\"cards\">");
-    card(&mut page, "strict", &summary.strict);
-    card(&mut page, "reference", &summary.reference);
-    page.push_str("<div class=\"card\"><h2>answers</h2><table>");
-    for (outcome, n) in &summary.outcomes {
-        let _ = write!(page, "<tr><td>{}</td><td class=\"n\">{n}</td></tr>", outcome.name());
-    }
-    page.push_str("</table></div></section>");
+    cards::cards(&mut page, summary);
+    page.push_str("<section id=\"groups\">");
     for table in summary.groups.iter().filter(|t| t.rows.len() > 1) {
-        let overlap = if table.overlapping { " (labels overlap)" } else { "" };
+        let overlap = if table.overlapping { " <small>labels overlap</small>" } else { "" };
         let open = if table.rows.len() <= 24 { " open" } else { "" };
         let _ = write!(page, "<details{open}><summary>By {}{overlap}</summary>", escape(&table.name));
-        page.push_str("<p class=\"legend\"><span class=\"ref\">reference</span> <span class=\"strict\">strict</span>, 95 % intervals</p>");
-        page.push_str(&plot::groups(table));
+        cards::forest(&mut page, table);
         page.push_str("</details>");
     }
+    page.push_str("</section>");
     if let Some(curves) = &summary.curves {
         if curves.k.len() > 1 {
-            page.push_str("<details open><summary>Over samples</summary>");
+            page.push_str("<details open><summary>Over samples</summary><div class=\"plot\">");
             page.push_str(&plot::over_k(curves));
-            page.push_str("</details>");
+            page.push_str("</div><p class=\"legend\">Exact expectations over the stored samples, strict verdicts.</p></details>");
         }
         if curves.tokens.len() > 1 {
-            page.push_str("<details open><summary>Over token budget</summary>");
+            page.push_str("<details open><summary>Over token budget</summary><div class=\"plot\">");
             page.push_str(&plot::over_tokens(&curves.tokens));
-            page.push_str("</details>");
+            page.push_str("</div><p class=\"legend\">Share of answers that have ended, and that have ended right, within a budget of completion tokens.</p></details>");
         }
     }
+    cards::rules(&mut page, summary);
     for comparison in options.comparisons {
         compared(&mut page, comparison);
     }
@@ -88,51 +83,48 @@ pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
     page.push_str("</pre></details>");
     page.push_str(LIST);
     page.push_str("</main>");
-    let pictures = pictures(&evaluation.records, options);
-    let reasons: BTreeMap<String, String> = evaluation
-        .differences
-        .iter()
-        .map(|d| (format!("{}#{}", d.item, d.sample), d.reason.clone()))
-        .collect();
-    let groups: Vec<&str> = summary.groups.iter().map(|g| g.name.as_str()).collect();
-    let data = json!({
-        "groups": groups,
-        "rows": evaluation.records.iter().map(|r| record(r, &reasons)).collect::<Vec<Value>>(),
-        "pictures": pictures,
-    });
-    // `<` cannot end the script element once it is written as an escape.
-    let text = data.to_string().replace('<', "\\u003c");
     let _ = write!(
         page,
-        "<script type=\"application/json\" id=\"data\">{text}</script><script>{SCRIPT}</script></body></html>\n"
+        "<script type=\"application/json\" id=\"data\">{}</script><script>{SCRIPT}</script></body></html>\n",
+        data(evaluation, options)
     );
     page
+}
+
+/// Everything that the list shows, as JSON that cannot end its script element.
+fn data(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
+    let reasons: HashMap<(&str, u32), (&'static str, &str)> = evaluation
+        .differences
+        .iter()
+        .map(|d| ((d.item.as_str(), d.sample), (d.kind.name(), d.reason.as_str())))
+        .collect();
+    // Samples of one item share their prompt: it is written once.
+    let (mut prompts, mut place): (Vec<&str>, HashMap<&str, usize>) = Default::default();
+    let mut rows = Vec::with_capacity(evaluation.records.len());
+    for r in &evaluation.records {
+        let prompt = *place.entry(&r.prompt).or_insert_with(|| {
+            prompts.push(&r.prompt);
+            prompts.len() - 1
+        });
+        rows.push(record(r, prompt, reasons.get(&(r.id.as_str(), r.sample)).copied()));
+    }
+    let data = json!({
+        "groups": evaluation.summary.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(),
+        "rows": rows,
+        "prompts": prompts,
+        "pictures": pictures(&evaluation.records, options),
+    });
+    data.to_string().replace('<', "\\u003c")
 }
 
 const LIST: &str = r#"<section id="browser"><h2>Answers</h2>
 <div id="filters"><input id="search" type="search" placeholder="search in item, prompt, response, answer" aria-label="search">
 <select id="verdict" aria-label="verdict"><option value="">all verdicts</option><option value="right">strict right</option><option value="wrong">strict wrong</option><option value="differ">rules differ</option><option value="undecided">undecided</option></select>
 <select id="outcome" aria-label="outcome"><option value="">all outcomes</option></select>
+<select id="kind" aria-label="difference"><option value="">all differences</option></select>
 <select id="group" aria-label="group"><option value="">all groups</option></select><output id="shown"></output></div>
-<div id="columns"><div id="list" tabindex="0" role="listbox" aria-label="answers"><div id="spacer"></div></div><article id="detail"><p>Choose an answer; arrow keys move.</p></article></div></section>"#;
-
-fn card(page: &mut String, name: &str, mode: &ModeSummary) {
-    let mean = percent(mode.estimate.map(|e| e.mean));
-    let interval = mode.estimate.map_or_else(String::new, |e| bracket(e.interval));
-    let _ = write!(
-        page,
-        "<div class=\"card {name}\"><h2>{name}</h2><p class=\"big\">{mean}</p><p>{interval}</p>"
-    );
-    let left_out = if mode.left_out > 0 { format!(", {} left out", mode.left_out) } else { String::new() };
-    let _ = write!(
-        page,
-        "<p>{} of {}{left_out}; with missing answers wrong {}, right {}</p></div>",
-        (mode.credit * 100.0).round() / 100.0,
-        mode.n,
-        percent(Some(mode.worst)),
-        percent(Some(mode.best))
-    );
-}
+<div id="columns"><div id="list" tabindex="0" role="listbox" aria-label="answers"><div id="spacer"></div></div><article id="detail"><p>Choose an answer; arrow keys move.</p></article></div>
+<noscript><p>The list of answers needs JavaScript; the numbers above do not.</p></noscript></section>"#;
 
 fn compared(page: &mut String, c: &Comparison) {
     const MOST: usize = 500;
@@ -173,16 +165,16 @@ fn compared(page: &mut String, c: &Comparison) {
     page.push_str("</details></details>");
 }
 
-fn record(r: &ItemRecord, reasons: &BTreeMap<String, String>) -> Value {
+fn record(r: &ItemRecord, prompt: usize, differs: Option<(&'static str, &str)>) -> Value {
     // Browsers count in UTF-16 units, spans are in bytes.
     let units = |at: usize| r.response.get(..at).map(|t| t.encode_utf16().count());
     let span = r.strict.span.as_ref().and_then(|s| Some([units(s.start)?, units(s.end)?]));
     let verdict = |v: &crate::score::Verdict| json!({"c": v.credit, "a": v.answer, "r": v.rule, "n": v.note});
     json!({
-        "id": r.id, "s": r.sample, "p": r.prompt, "g": r.gold, "t": r.response, "th": r.reasoning,
+        "id": r.id, "s": r.sample, "p": prompt, "g": r.gold, "t": r.response, "th": r.reasoning,
         "o": r.outcome.name(), "ref": verdict(&r.reference), "st": verdict(&r.strict), "u": r.strict.undecided,
         "gr": r.groups, "im": r.images.iter().map(|h| h.short()).collect::<Vec<_>>(), "k": r.tokens, "j": r.judge,
-        "sp": span, "why": reasons.get(&format!("{}#{}", r.id, r.sample)),
+        "sp": span, "kind": differs.map(|d| d.0), "why": differs.map(|d| d.1),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Reports: text for a terminal, Markdown, JSON, and one self-contained HTML page.
 
+mod cards;
 mod html;
 mod plot;
 mod text;
@@ -7,7 +8,7 @@ mod text;
 use crate::stats::{Estimate, Interval};
 
 pub use html::{HtmlOptions, html};
-pub use text::{comparison_text, markdown, terminal};
+pub use text::{comparison_text, markdown, overview, terminal};
 
 /// `37.0 %` or a dash.
 pub(crate) fn percent(value: Option<f64>) -> String {
@@ -22,4 +23,17 @@ pub(crate) fn bracket(interval: Interval) -> String {
 /// `37.0 % [32.4, 41.8]`.
 pub(crate) fn with_interval(estimate: Option<Estimate>) -> String {
     estimate.map_or_else(|| "-".to_owned(), |e| format!("{} {}", percent(Some(e.mean)), bracket(e.interval)))
+}
+
+/// `1,378`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
 }

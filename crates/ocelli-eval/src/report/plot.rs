@@ -3,67 +3,10 @@
 use std::fmt::Write as _;
 
 use super::html::escape;
-use crate::summary::{Curves, GroupTable, KRow, TokenBudget};
+use crate::stats::Estimate;
+use crate::summary::{Curves, KRow, TokenBudget};
 
 const WIDTH: f64 = 760.0;
-
-/// Accuracy by label with intervals, one line per label, both modes.
-pub(super) fn groups(table: &GroupTable) -> String {
-    const LEFT: f64 = 250.0;
-    const LINE: f64 = 30.0;
-    let height = 34.0 + LINE * table.rows.len() as f64;
-    let x = |v: f64| LEFT + (WIDTH - LEFT - 70.0) * v.clamp(0.0, 1.0);
-    let mut svg = open(height, &format!("Accuracy by {}", table.name));
-    for tick in 0..=4 {
-        let v = f64::from(tick) / 4.0;
-        let (at, bottom) = (x(v), height - 22.0);
-        let _ = write!(svg, r#"<line class="grid" x1="{at:.1}" y1="4" x2="{at:.1}" y2="{bottom:.1}"/>"#);
-        let _ = write!(
-            svg,
-            r#"<text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{:.0} %</text>"#,
-            height - 7.0,
-            100.0 * v
-        );
-    }
-    for (i, row) in table.rows.iter().enumerate() {
-        let y = 16.0 + LINE * i as f64;
-        let label: String = row.label.chars().take(34).collect();
-        let _ = write!(
-            svg,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-            LEFT - 10.0,
-            y + 4.0,
-            escape(&label)
-        );
-        let modes = [("ref", row.reference, -5.0), ("strict", Some(row.strict), 5.0)];
-        for (class, estimate, shift) in modes {
-            let Some(e) = estimate else { continue };
-            let y = y + shift;
-            let (low, high, mean) = (x(e.interval.low), x(e.interval.high), x(e.mean));
-            let _ = write!(
-                svg,
-                r#"<line class="{class} bar" x1="{low:.1}" y1="{y:.1}" x2="{high:.1}" y2="{y:.1}"/>"#
-            );
-            let _ = write!(
-                svg,
-                r#"<circle class="{class} dot" cx="{mean:.1}" cy="{y:.1}" r="4"><title>{class} {:.1} % [{:.1}, {:.1}], n = {}</title></circle>"#,
-                100.0 * e.mean,
-                100.0 * e.interval.low,
-                100.0 * e.interval.high,
-                e.n
-            );
-        }
-        let _ = write!(
-            svg,
-            r#"<text class="tick" x="{:.1}" y="{:.1}">n {}</text>"#,
-            WIDTH - 58.0,
-            y + 4.0,
-            row.strict.n
-        );
-    }
-    svg.push_str("</svg>");
-    svg
-}
 
 struct Axes {
     max_x: f64,
@@ -121,6 +64,28 @@ impl Axes {
         svg
     }
 
+    /// The area between two curves over the same places.
+    fn band(&self, svg: &mut String, class: &str, points: &[(f64, f64, f64)]) {
+        let low = points.iter().map(|(x, low, _)| (*x, *low));
+        let high = points.iter().rev().map(|(x, _, high)| (*x, *high));
+        let path: Vec<String> =
+            low.chain(high).map(|(x, y)| format!("{:.1},{:.1}", self.x(x), Self::y(y))).collect();
+        let _ = write!(svg, r#"<polygon class="{class} band" points="{}"/>"#, path.join(" "));
+    }
+
+    /// A dot at each point, with its value as a title.
+    fn dots(&self, svg: &mut String, class: &str, name: &str, points: &[(f64, f64)]) {
+        for (x, y) in points {
+            let _ = write!(
+                svg,
+                r#"<circle class="{class} dot" cx="{:.1}" cy="{:.1}" r="3.5"><title>{name}, {x:.0}: {:.1} %</title></circle>"#,
+                self.x(*x),
+                Self::y(*y),
+                100.0 * y
+            );
+        }
+    }
+
     fn line(&self, svg: &mut String, class: &str, points: &[(f64, f64)]) {
         let path: Vec<String> =
             points.iter().map(|(x, y)| format!("{:.1},{:.1}", self.x(*x), Self::y(*y))).collect();
@@ -151,19 +116,23 @@ pub(super) fn over_k(curves: &Curves) -> String {
     let axes = Axes { min_x: first.k as f64, max_x: last.k as f64, log: true };
     let ticks: Vec<f64> = rows.iter().map(|r| r.k as f64).collect();
     let mut svg = axes.frame("Accuracy over samples", &ticks, "samples k");
-    type Series<'a> = (&'a str, &'a str, Box<dyn Fn(&KRow) -> Option<f64>>);
+    type Series<'a> = (&'a str, &'a str, fn(&KRow) -> Option<Estimate>);
     let series: [Series<'_>; 5] = [
-        ("c1", "pass@k", Box::new(|r| Some(r.pass.mean))),
-        ("c2", "majority", Box::new(|r| Some(r.majority.mean))),
-        ("c3", "pass^k", Box::new(|r| Some(r.pass_all.mean))),
-        ("c4", "best-of-k", Box::new(|r| r.best_of.map(|e| e.mean))),
-        ("c5", "weighted maj.", Box::new(|r| r.weighted_majority.map(|e| e.mean))),
+        ("c1", "pass@k", |r| Some(r.pass)),
+        ("c2", "majority", |r| Some(r.majority)),
+        ("c3", "pass^k", |r| Some(r.pass_all)),
+        ("c4", "best-of-k", |r| r.best_of),
+        ("c5", "weighted maj.", |r| r.weighted_majority),
     ];
     let mut ends = Vec::new();
     for (class, name, value) in &series {
-        let points: Vec<(f64, f64)> = rows.iter().filter_map(|r| Some((r.k as f64, value(r)?))).collect();
+        let found: Vec<(f64, Estimate)> = rows.iter().filter_map(|r| Some((r.k as f64, value(r)?))).collect();
+        let points: Vec<(f64, f64)> = found.iter().map(|(k, e)| (*k, e.mean)).collect();
         if let Some((_, end)) = points.last() {
+            let band: Vec<_> = found.iter().map(|(k, e)| (*k, e.interval.low, e.interval.high)).collect();
+            axes.band(&mut svg, class, &band);
             axes.line(&mut svg, class, &points);
+            axes.dots(&mut svg, class, name, &points);
             ends.push((*end, *class, *name));
         }
     }

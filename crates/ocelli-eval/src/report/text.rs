@@ -160,6 +160,8 @@ fn sheets(summary: &Summary) -> Vec<Sheet> {
         let rows = vec![
             vec!["asked".into(), j.asked.to_string()],
             vec!["unparsed replies".into(), j.unparsed.to_string()],
+            vec!["right as officially read".into(), j.official_right.to_string()],
+            vec!["right as tolerantly read".into(), j.tolerant_right.to_string()],
             vec!["decided by judge and rule".into(), j.both.to_string()],
             vec!["agreed".into(), j.agreed.to_string()],
             vec!["only the judge says right".into(), j.only_judge.to_string()],
@@ -237,33 +239,34 @@ pub fn terminal(summary: &Summary, most: usize) -> String {
             let _ = writeln!(out, "\n{}: {} rows, see the report", sheet.title, sheet.rows.len());
             continue;
         }
-        let _ = writeln!(out, "\n{}", sheet.title);
-        let columns = sheet.header.len();
-        let widths: Vec<usize> = (0..columns)
-            .map(|c| {
-                sheet.rows.iter().chain([&sheet.header]).map(|r| width(&r[c])).max().unwrap_or(0).min(64)
-            })
-            .collect();
-        for line in
-            std::iter::once(&sheet.header).filter(|h| h.iter().any(|c| !c.is_empty())).chain(&sheet.rows)
-        {
-            let mut text = String::from(" ");
-            for (c, cell) in line.iter().enumerate() {
-                let pad = " ".repeat(widths[c].saturating_sub(width(cell)));
-                // Numbers stand right, except in the last column.
-                if c == 0 || c + 1 == columns {
-                    let _ = write!(text, " {cell}{pad} ");
-                } else {
-                    let _ = write!(text, " {pad}{cell} ");
-                }
-            }
-            let _ = writeln!(out, "{}", text.trim_end());
-        }
+        table(&mut out, &sheet);
     }
     for note in &summary.notes {
         let _ = writeln!(out, "note: {note}");
     }
     out
+}
+
+/// A table for a terminal, in columns.
+fn table(out: &mut String, sheet: &Sheet) {
+    let _ = writeln!(out, "\n{}", sheet.title);
+    let columns = sheet.header.len();
+    let cells = |c: usize| sheet.rows.iter().chain([&sheet.header]).map(move |r| width(&r[c]));
+    let widths: Vec<usize> = (0..columns).map(|c| cells(c).max().unwrap_or(0).min(64)).collect();
+    let header = std::iter::once(&sheet.header).filter(|h| h.iter().any(|c| !c.is_empty()));
+    for line in header.chain(&sheet.rows) {
+        let mut text = String::from(" ");
+        for (c, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[c].saturating_sub(width(cell)));
+            // Numbers stand right, except in the last column.
+            if c == 0 || c + 1 == columns {
+                let _ = write!(text, " {cell}{pad} ");
+            } else {
+                let _ = write!(text, " {pad}{cell} ");
+            }
+        }
+        let _ = writeln!(out, "{}", text.trim_end());
+    }
 }
 
 fn cell(text: &str) -> String {
@@ -309,6 +312,28 @@ pub fn markdown(evaluation: &Evaluation) -> String {
             let _ = writeln!(out, "- {n}");
         });
     }
+    out
+}
+
+/// Several evaluations, one line each.
+pub fn overview(summaries: &[Summary]) -> String {
+    let header = row(["task", "model", "items", "reference", "strict", "published", "contradictions"]);
+    let rows = summaries.iter().map(|s| {
+        let published = |f: &dyn Fn(&crate::summary::LabelCheck) -> String| {
+            s.labels.as_ref().map_or_else(|| "-".into(), f)
+        };
+        vec![
+            s.task.clone(),
+            s.model.clone(),
+            s.items.to_string(),
+            format!("{} ({})", percent(s.reference.estimate.map(|e| e.mean)), count(&s.reference)),
+            format!("{} ({})", percent(s.strict.estimate.map(|e| e.mean)), count(&s.strict)),
+            published(&|l| format!("{}/{}", l.published_right, l.compared)),
+            published(&|l| l.contradictions.len().to_string()),
+        ]
+    });
+    let mut out = String::new();
+    table(&mut out, &Sheet { title: "Overview".into(), header, rows: rows.collect() });
     out
 }
 

@@ -33,14 +33,15 @@ impl Cache {
         let os = |source| IoError::Os { what: "open", path: path.clone(), source };
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(os)?;
         let mut reader = BufReader::new(&file);
-        let (mut places, mut end, mut line) = (HashMap::new(), 0u64, Vec::new());
+        let (mut places, mut end, mut line, mut whole) = (HashMap::new(), 0u64, Vec::new(), true);
         loop {
             line.clear();
             let n = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).map_err(os)?;
             if n == 0 {
                 break;
             }
-            if line.ends_with(b"\n") {
+            whole = line.ends_with(b"\n");
+            if whole {
                 if let Ok(Key { key }) = serde_json::from_slice(&line) {
                     places.insert(key, (end, n));
                 }
@@ -48,7 +49,7 @@ impl Cache {
             end += n as u64;
         }
         let mut cache = Self { path, file, end, places };
-        if line.last().is_some_and(|b| *b != b'\n') {
+        if !whole {
             cache.append(b"\n")?;
         }
         Ok(cache)

@@ -208,7 +208,7 @@ impl Log {
 }
 
 /// Reads the header of a run.
-fn read_header(folder: &Path) -> Result<RunHeader, IoError> {
+pub(crate) fn read_header(folder: &Path) -> Result<RunHeader, IoError> {
     let path = folder.join("run.json");
     let bytes = read_bounded(&path, 16 << 20)?;
     serde_json::from_slice(&bytes).map_err(|source| IoError::Json { path, line: source.line(), source })

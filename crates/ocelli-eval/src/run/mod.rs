@@ -8,6 +8,7 @@ mod request;
 
 pub use cache::Cache;
 pub use engine::{Engine, Progress, RunError, RunReport};
+pub(crate) use log::read_header;
 pub use log::{Entry, Log, LogError, RunHeader};
 pub use policy::{LocalPolicy, Policy};
 pub use request::{Request, request_key};

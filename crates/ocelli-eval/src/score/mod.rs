@@ -27,6 +27,8 @@ pub struct Answer<'a> {
     pub extraction: Option<&'a str>,
     /// A judge's verdict on it.
     pub judge: Option<&'a JudgeVerdict>,
+    /// True where the official verdict is the judge's, whatever the rule would say.
+    pub by_judge: bool,
     /// Which sample.
     pub sample: u32,
     /// Tokens.

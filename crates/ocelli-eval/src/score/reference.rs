@@ -19,7 +19,8 @@ pub(super) fn apply(scoring: &Scoring, item: &Item, answer: &Answer<'_>, strict:
         None => Verdict::unread(Some(0.0), rule, "the official rule reads no answer"),
     };
     let extracted = answer.extraction.map(str::to_owned);
-    match scoring.reference {
+    let rule = if answer.by_judge { ReferenceRule::JudgeOnly } else { scoring.reference };
+    match rule {
         ReferenceRule::Csvqa => {
             read("csvqa", extracted.or_else(|| csvqa::extract(text)), &|a| csvqa::correct(Some(a), gold))
         }

@@ -15,7 +15,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 /// A picture that differs for every `seed`: stripes.
-pub fn picture(seed: u32, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn picture(seed: u32, format: ImageFormat) -> Vec<u8> {
     let image = RgbImage::from_fn(48, 32, |x, y| {
         let v = (x * (seed % 7 + 1) + y * (seed % 5 + 1) + seed) % 256;
         Rgb([v as u8, (seed % 256) as u8, (y * 8) as u8])
@@ -25,10 +25,10 @@ pub fn picture(seed: u32, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-pub const CSVQA_ROWS: usize = 48;
+pub(crate) const CSVQA_ROWS: usize = 48;
 
 /// Gold of CSVQA row `i`: every fourth is open, some choices have two right letters.
-pub fn csvqa_gold(i: usize) -> String {
+pub(crate) fn csvqa_gold(i: usize) -> String {
     match (i % 4, i % 3) {
         (3, _) => format!("{} \\mathrm{{cm}}", i + 2),
         (_, 0) => "AC".into(),
@@ -37,7 +37,7 @@ pub fn csvqa_gold(i: usize) -> String {
 }
 
 /// Writes `csvqa/csvqa_data.tsv` below `data`.
-pub fn write_csvqa(data: &Path) {
+pub(crate) fn write_csvqa(data: &Path) {
     let columns = "id zh_question en_question image_type image zh_A zh_B zh_C zh_D en_A en_B en_C en_D answer question_type category difficulty zh_explanation en_explanation";
     let mut text = columns.replace(' ', "\t") + "\n";
     let subjects = ["Math", "Physics", "Chemistry", "Biology"];
@@ -85,16 +85,16 @@ const EMMA_SCHEMA: &str = "message schema {
   optional binary category (UTF8); optional binary source (UTF8); optional binary type (UTF8);
   optional binary context (UTF8); }";
 
-pub const EMMA_PER_SUBJECT: usize = 12;
-pub const EMMA_SUBJECTS: [&str; 4] = ["Math", "Physics", "Chemistry", "Coding"];
+pub(crate) const EMMA_PER_SUBJECT: usize = 12;
+pub(crate) const EMMA_SUBJECTS: [&str; 4] = ["Math", "Physics", "Chemistry", "Coding"];
 
 /// Gold letter or value of EMMA item `i` of a subject.
-pub fn emma_gold(i: usize) -> String {
+pub(crate) fn emma_gold(i: usize) -> String {
     if i % 3 == 2 { format!("{}.5", i) } else { ["a", "B", "C", "D"][i % 4].into() }
 }
 
 /// Writes `emma-mini/<Subject>/test-00000-of-00001.parquet` below `data`, as the hub does.
-pub fn write_emma(data: &Path) {
+pub(crate) fn write_emma(data: &Path) {
     for (s, subject) in EMMA_SUBJECTS.iter().enumerate() {
         let dir = data.join("emma-mini").join(subject);
         std::fs::create_dir_all(&dir).unwrap();

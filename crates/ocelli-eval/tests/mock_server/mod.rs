@@ -16,7 +16,7 @@ use ocelli_eval::run::Policy;
 use serde_json::{Value, json};
 
 /// What the server says.
-pub enum Say {
+pub(crate) enum Say {
     Text(String),
     Cut(String),
     Nothing,
@@ -26,19 +26,19 @@ pub enum Say {
 
 /// One request as the server saw it.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    pub text: String,
-    pub images: usize,
-    pub body: Value,
+pub(crate) struct Asked {
+    pub(crate) text: String,
+    pub(crate) images: usize,
+    pub(crate) body: Value,
 }
 
-pub struct Server {
-    pub base: String,
-    pub asked: Arc<Mutex<Vec<Asked>>>,
+pub(crate) struct Server {
+    pub(crate) base: String,
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    pub async fn start(rule: impl Fn(usize, &Asked) -> Say + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(rule: impl Fn(usize, &Asked) -> Say + Send + Sync + 'static) -> Self {
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (seen, rule) = (asked.clone(), Arc::new(rule));
         let handler = move |body: Bytes| {
@@ -60,14 +60,14 @@ impl Server {
         Self { base, asked }
     }
 
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         let mut config = EndpointConfig::new(&self.base, "mock");
         config.concurrency = Concurrency { start: 8, max: 8 };
         config.retry = RetryPolicy { attempts: 4, base_s: 0.01, ..RetryPolicy::default() };
         Policy::Endpoint(Endpoint::new(config).unwrap())
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 }

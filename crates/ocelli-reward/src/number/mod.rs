@@ -5,6 +5,8 @@ pub(crate) mod complex;
 pub(crate) mod elementary;
 pub(crate) mod magnitude;
 pub(crate) mod residue;
+#[cfg(test)]
+mod tests;
 
 /// Why a value could not be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

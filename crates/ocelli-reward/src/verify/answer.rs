@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use num_traits::ToPrimitive;
 
 use super::expr::{Expr, Names};
-use super::lexer::{Bracket, NotMath, Relation, Token, lex};
+use super::lexer::lex;
 use super::limits::{MAX_BYTES, MAX_CELLS, MAX_ITEMS};
 use super::parser::Parser;
+use super::token::{Bracket, NotMath, Relation, Token};
 use super::units::Unit;
 use super::value::{Decimal, Scalar, Value};
 use crate::normalise_unicode;

@@ -2,9 +2,9 @@
 
 use super::expr::Expr;
 use super::identity::Decision;
-use super::lexer::{Bracket, Relation};
 use super::relation::{named_value, region};
 use super::scalar::{Context, all};
+use super::token::{Bracket, Relation};
 use super::value::Value;
 use super::{Outcome, text_rule};
 

@@ -7,10 +7,12 @@ mod expr;
 mod identity;
 mod lexer;
 mod limits;
+mod names;
 mod parser;
 mod relation;
 mod scalar;
 mod text_rule;
+mod token;
 mod units;
 mod value;
 

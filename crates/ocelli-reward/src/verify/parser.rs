@@ -12,8 +12,8 @@ use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
 
 use super::expr::{Expr, Function, Names};
-use super::lexer::{Bracket, NotMath, Relation, Token};
 use super::limits::{MAX_DEPTH, MAX_MARKS, MAX_NODES};
+use super::token::{Bracket, NotMath, Relation, Token};
 
 /// A reader of one token sequence.
 pub(crate) struct Parser<'t> {

@@ -1,7 +1,7 @@
 //! What an answer is: a number with its unit, a tuple, a set, a relation, a matrix, a ratio, or a text.
 
 use super::expr::Expr;
-use super::lexer::{Bracket, Relation};
+use super::token::{Bracket, Relation};
 use super::units::Unit;
 
 /// How a decimal was written.

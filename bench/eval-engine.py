@@ -1,17 +1,19 @@
 """The evaluation engine beside inspect-ai and lmms-eval on one mock endpoint: wall time, CPU, memory, faults, kill and resume.
 
-    python bench/engine.py --ocelli target/release/ocelli --mock mock_openai.py [--mock-python PYTHON]
+    python bench/eval-engine.py --ocelli target/release/ocelli --mock mock_openai.py [--mock-python PYTHON]
         [--inspect PYTHON inspect_engine.py] [--lmms PYTHON lmms_engine.py] [--rounds 3] [--items 1000] [--connections 64]
 
 The mock waits 50 ms and answers by a fixed rule (857 of 1,000 are right). Every item has its own picture of 50 KB. Ours is measured as
 a whole process, from start to written reports (JSON, Markdown, HTML); the peers as their scripts do: from the call of
 their evaluation to its results, without imports and without making the items, but their peak memory includes imports.
-Rounds alternate, so that a busy machine is busy for all.
+Rounds alternate, so that a busy machine is busy for all. Ours embeds no pictures into its report, as inspect-ai with --lean
+writes none into its log; one more run with the defaults shows what pictures cost.
 """
 import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ import zlib
 DECLARATION = '''
 name = "mock"
 title = "Mock digits"
-source = { url = "made by bench/engine.py", licence = "none" }
+source = { url = "made by bench/eval-engine.py", licence = "none" }
 [[data]]
 format = "jsonl"
 files = ["mock/items.jsonl"]
@@ -99,9 +101,19 @@ class Mock:
         self.process.wait()
 
 
-def ours(args, folder, url, out):
+def ours(args, folder, url, out, *flags):
     return [args.ocelli, "eval", f"{folder}/mock.toml", "--model", "fixed", "--endpoint", url + "/v1", "--data", folder, "--out", out,
-            "--concurrency", str(args.connections), "--pictures", "0", "--json"]
+            "--concurrency", str(args.connections), "--json", *(flags or ("--pictures", "0"))]
+
+
+def peer(line):
+    """wall, CPU and peak of a peer's own line"""
+    return [float(re.search(rf"{key}=([\d.]+)", line).group(1)) for key in ("wall", "client_cpu", "peak_rss")]
+
+
+def median(runs, at):
+    values = sorted(run[at] for run in runs)
+    return values[len(values) // 2]
 
 
 def right(out):
@@ -126,6 +138,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         make_items(folder, args.items)
         with Mock(args, args.port, 0) as mock:
+            runs = {"ocelli": [], "inspect": [], "lmms": []}
             for n in range(args.rounds):
                 get(mock.url + "/reset", b"")
                 out = f"{folder}/out{n}"
@@ -134,10 +147,20 @@ def main():
                 print(f"ocelli      wall={wall:.2f}s ({wall / ideal:.2f} x ideal) cpu={cpu:.2f}s peak={rss:.0f}MiB right={right(out)} "
                       f"requests={stats['requests']} answered={stats['answered']} max_in_flight={stats['max_in_flight']}", flush=True)
                 peer_args = ["--url", mock.url, "--items", str(args.items), "--connections", str(args.connections)]
-                for peer, extra in ((args.inspect, ["--lean"]), (args.lmms, [])):
-                    if peer:
-                        output = measured([*peer, *peer_args, *extra])[3]
-                        print(output.strip().splitlines()[-1], flush=True)
+                runs["ocelli"].append((wall, cpu, rss))
+                for name, program, extra in (("inspect", args.inspect, ["--lean"]), ("lmms", args.lmms, [])):
+                    if program:
+                        output = measured([*program, *peer_args, *extra])[3]
+                        line = next(text for text in reversed(output.splitlines()) if "wall=" in text)
+                        runs[name].append(peer(line))
+                        print(line, flush=True)
+            wall, cpu, rss, _ = measured(ours(args, folder, mock.url, f"{folder}/defaults", "--pictures", "24"))
+            print(f"ocelli with pictures in the report wall={wall:.2f}s cpu={cpu:.2f}s peak={rss:.0f}MiB")
+            us, peers = [median(runs["ocelli"], i) for i in range(3)], [r for name, r in runs.items() if r and name != "ocelli"]
+            if peers:
+                best = [min(median(r, i) for r in peers) for i in range(3)]
+                print(f"medians: ocelli {us[0]:.2f} s = {us[0] / ideal:.2f} x ideal, the quickest peer {best[0]:.2f} s = {best[0] / us[0]:.1f} x; CPU {us[1]:.2f} s, the best peer "
+                      f"{best[1]:.2f} s = {best[1] / us[1]:.1f} x; peak {us[2]:.0f} MiB, the leanest peer {best[2]:.0f} MiB = {best[2] / us[2]:.1f} x")
         with Mock(args, args.port + 1, 0.1) as mock:
             out = f"{folder}/faulty"
             wall, cpu, rss, _ = measured(ours(args, folder, mock.url, out))

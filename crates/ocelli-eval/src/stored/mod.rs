@@ -1,0 +1,209 @@
+//! Outputs that other programs stored: rescored without a model, and held against their published verdicts.
+//!
+//! A file is read by the first format that fits it: one given by the user, the formats that the benchmark declares,
+//! and last a general one (rows with a name and a response under their usual column names).
+
+mod answers;
+mod choose;
+mod log;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use ocelli_agent::endpoint::{Outcome, Usage};
+use ocelli_data::ContentHash;
+use serde_json::{Map, Value};
+
+use crate::declare::{Kind, StoredFormat, Task};
+use crate::item::{Gold, Item, bare_pair, items_to_rescore};
+use crate::load::{Images, LoadError, Place, Problems, Row, Table, fingerprint};
+
+pub use choose::sniff;
+pub use log::from_log;
+
+/// One stored output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredAnswer {
+    /// Name of the item.
+    pub item: String,
+    /// Which order of given answers.
+    pub variant: u32,
+    /// Which sample: outputs of one item are numbered in the order of the file.
+    pub sample: u32,
+    /// How it ended: `failed` for a null response, `empty` for an empty one.
+    pub outcome: Outcome,
+    /// The response.
+    pub text: String,
+    /// The thinking.
+    pub reasoning: Option<String>,
+    /// The answer that was extracted from it.
+    pub extraction: Option<String>,
+    /// What a judge replied about it.
+    pub judge: Option<String>,
+    /// The published verdict.
+    pub label: Option<bool>,
+    /// Scores of given answers.
+    pub scores: Vec<f64>,
+    /// Reward of this sample.
+    pub reward: Option<f64>,
+    /// Tokens, where the file has them.
+    pub usage: Usage,
+}
+
+/// Stored outputs with their items.
+#[derive(Debug)]
+pub struct Stored {
+    /// How the file was read.
+    pub format: String,
+    /// Items: those of the data set, or of the file itself.
+    pub items: Vec<Item>,
+    /// Outputs in the order of the file.
+    pub answers: Vec<StoredAnswer>,
+    /// True where the published verdicts are those of the judge whose replies the file holds.
+    pub by_judge: bool,
+    /// Fingerprint of the items.
+    pub data: ContentHash,
+    /// What a reader of the numbers should know about the file.
+    pub notes: Vec<String>,
+}
+
+/// Stored outputs that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// None of the formats fits.
+    #[error(
+        "{path} has none of the formats that {task} knows:{tried}\nName the columns to read it otherwise: --id, --response or --extraction, and --label, --judge-replies, --rows, --own-items where they apply"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The benchmark.
+        task: String,
+        /// Each format and why it does not fit.
+        tried: String,
+    },
+    /// Rows, columns, files.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The outputs and the items do not belong together.
+    #[error("{path}: {message}")]
+    Items {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        message: String,
+    },
+}
+
+type Rows = Vec<(Place, Map<String, Value>)>;
+
+/// Reads stored outputs of a task. `given` names the columns in place of the declared formats. `table` gives the data
+/// set, which is needed unless the file holds its own items; it is called at most once.
+pub fn read_stored(
+    task: &Task,
+    path: &Path,
+    given: Option<&StoredFormat>,
+    table: impl FnOnce() -> Result<Table, LoadError>,
+) -> Result<Stored, StoredError> {
+    let (format, rows) = choose::choose(task, path, given)?;
+    let answers = answers::answers(task, &format, &rows)?;
+    let (items, data) = if format.own_items {
+        own_items(task, &format, rows)?
+    } else {
+        let table = table()?;
+        (items_to_rescore(task, &table)?, table.fingerprint)
+    };
+    let known: HashSet<&str> = items.iter().map(|i| i.id.as_str()).collect();
+    let mut unknown: Vec<&str> =
+        answers.iter().map(|a| a.item.as_str()).filter(|id| !known.contains(id)).collect();
+    if !unknown.is_empty() {
+        let total = unknown.len();
+        unknown.truncate(5);
+        let example = items.first().map_or("none", |i| i.id.as_str());
+        let message = format!(
+            "{total} of {} outputs are for items that the data set lacks, e.g. `{}`; its own names look like `{example}`. Is it another benchmark, another split, or another column that names the items?",
+            answers.len(),
+            unknown.join("`, `")
+        );
+        return Err(StoredError::Items { path: path.to_owned(), message });
+    }
+    let mut notes = vec![format!("stored outputs read as: {}", format.name)];
+    notes.extend(uneven(&answers));
+    Ok(Stored { by_judge: !format.judge.is_empty(), format: format.name, items, answers, data, notes })
+}
+
+/// A note where items have different numbers of outputs: a file that was appended to twice looks like that.
+fn uneven(answers: &[StoredAnswer]) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    answers.iter().for_each(|a| *counts.entry(&a.item).or_insert(0) += 1);
+    let (least, most) = (counts.values().min()?, counts.values().max()?);
+    let several = counts.values().filter(|n| **n > *least).count();
+    (least != most).then(|| {
+        format!(
+            "{several} items have more outputs than the others ({most} against {least}); each output counts as a sample, and an item as the mean of its samples"
+        )
+    })
+}
+
+/// Pairs of one source may share its name (9 of 1,247 rows of VL-RewardBench do): each is an item of its own.
+fn names_repeat(task: &Task, format: &StoredFormat) -> bool {
+    format.own_items && task.benchmark.kind != Kind::Answer
+}
+
+/// Numbers repeated names: `x`, `x#2`, `x#3`.
+#[derive(Default)]
+struct PairNames(std::collections::HashMap<String, u32>);
+
+impl PairNames {
+    fn next(&mut self, name: String) -> String {
+        let count = self.0.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}#{count}") }
+    }
+}
+
+/// Text of a cell; numbers are written out.
+fn text(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(s) => Some(s.clone()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}
+
+/// Items that the file itself holds; repeated names are further samples of one item.
+fn own_items(task: &Task, format: &StoredFormat, rows: Rows) -> Result<(Vec<Item>, ContentHash), LoadError> {
+    let mut seen = HashSet::new();
+    let mut names = PairNames::default();
+    let mut kept = Vec::new();
+    for (place, columns) in rows {
+        let Some(id) = text(columns.get(&format.id)) else { continue };
+        let id = if names_repeat(task, format) { names.next(id) } else { id };
+        let renamed = |name: String| format.rename.get(&name).cloned().unwrap_or(name);
+        let columns = columns.into_iter().map(|(name, value)| (renamed(name), value)).collect();
+        if seen.insert(id.clone()) {
+            kept.push(Row { id, place, columns, images: Default::default() });
+        }
+    }
+    let print = fingerprint(&kept);
+    let table = Table { rows: kept, images: Images::new(Path::new("")), fingerprint: print };
+    if task.benchmark.kind == Kind::Answer {
+        return Ok((items_to_rescore(task, &table)?, print));
+    }
+    let mut problems = Problems::default();
+    let mut items = Vec::new();
+    for row in &table.rows {
+        match row.columns.get(&format.better).and_then(Value::as_u64) {
+            Some(better) => items.push(bare_pair(task, row, Gold::Better(vec![better as usize]))),
+            None => problems.push(
+                &row.place,
+                format!(
+                    "column `{}` is the index of the better answer and holds no whole number",
+                    format.better
+                ),
+            ),
+        }
+    }
+    problems.into_result(&task.benchmark.title)?;
+    Ok((items, print))
+}

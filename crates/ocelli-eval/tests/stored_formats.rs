@@ -1,0 +1,250 @@
+//! Files of stored outputs in the layouts in which they are found, and what is said about files in none of them.
+
+// Helpers outside #[test] functions are tests as well.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+
+use ocelli_agent::endpoint::Outcome;
+use ocelli_eval::declare::{Format, StoredFormat, Task};
+use ocelli_eval::evaluate::{Evaluation, rescore};
+use ocelli_eval::load::{LoadError, Pictures, Table, load};
+use ocelli_eval::stored::{read_stored, sniff};
+use serde_json::{Value, json};
+
+/// Rescores a text under a file name; the data set, where one is needed, has three items named 1, 2 and 3.
+fn rescored(task: &str, name: &str, text: &str, given: Option<&StoredFormat>) -> Result<Evaluation, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let task = Task::parse(task).unwrap();
+    let table = || -> Result<Table, LoadError> {
+        std::fs::create_dir_all(dir.path().join("math")).unwrap();
+        let rows: String = (1..=3)
+            .map(|i| json!({"problem": format!("What is {i} + {i}?"), "answer": (2 * i).to_string(), "id": i.to_string()}).to_string() + "\n")
+            .collect();
+        for file in ["gsm8k_test.jsonl", "math500.jsonl", "aime_2024.jsonl"] {
+            std::fs::write(dir.path().join("math").join(file), &rows).unwrap();
+        }
+        load(&task, dir.path(), dir.path(), Pictures::Ignore)
+    };
+    let stored = read_stored(&task, &path, given, table).map_err(|e| e.to_string())?;
+    Ok(rescore(&task, &stored, name, &HashMap::new()).unwrap())
+}
+
+/// One EMMA item with what a program stored about it.
+fn emma(pid: &str, more: Value) -> Value {
+    let mut row = json!({
+        "pid": pid, "question": "Which one? <image_1>", "options": "['one', 'two']", "answer": "B", "subject": "Math",
+        "type": "Multiple Choice", "category": "2D Transformation", "task": "", "context": "",
+    });
+    row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    row
+}
+
+fn emma_file(rows: &[Value]) -> String {
+    let map: serde_json::Map<String, Value> =
+        rows.iter().map(|r| (r["pid"].as_str().unwrap().to_owned(), r.clone())).collect();
+    serde_json::to_string_pretty(&map).unwrap()
+}
+
+#[test]
+fn emma_with_extractions() {
+    let file = emma_file(&[
+        emma("m1", json!({"response": "so \\boxed{B}", "extraction": "B", "true_false": true})),
+        emma("m2", json!({"response": "so \\boxed{A}", "extraction": "A", "true_false": false})),
+        emma("m3", json!({"response": null, "extraction": null, "true_false": false})),
+    ]);
+    let e = rescored("emma-mini", "f.json", &file, None).unwrap();
+    let labels = e.summary.labels.unwrap();
+    assert_eq!((labels.compared, labels.published_right, labels.contradictions.len()), (3, 1, 0));
+    assert_eq!((e.summary.reference.credit, e.summary.reference.n), (1.0, 3));
+    assert_eq!(e.summary.outcomes[&Outcome::Failed], 1);
+    assert!(e.summary.notes.iter().any(|n| n.contains("EMMA result file")), "{:?}", e.summary.notes);
+}
+
+/// Three of the replies are as the published program stored them: it counts the second and the third as wrong.
+#[test]
+fn emma_with_replies_of_a_judge() {
+    let file = emma_file(&[
+        emma("p1", json!({"response": "\\boxed{B}", "gpt_eval": "Correct", "true_false": true})),
+        emma("p2", json!({"response": "\\boxed{B}", "gpt_eval": "Correct.", "true_false": false})),
+        emma(
+            "p3",
+            json!({"response": "\\boxed{B}", "gpt_eval": "**Correct_or_not: Correct**", "true_false": false}),
+        ),
+        emma("p4", json!({"response": "\\boxed{A}", "gpt_eval": "Incorrect", "true_false": false})),
+    ]);
+    let e = rescored("emma", "f.json", &file, None).unwrap();
+    assert_eq!(e.summary.labels.unwrap().contradictions, [], "reference mode reads the replies as published");
+    let judge = e.summary.judge.unwrap();
+    assert_eq!((judge.asked, judge.official_right, judge.tolerant_right, judge.unparsed), (4, 1, 3, 0));
+    assert_eq!(e.summary.strict.credit, 3.0, "the strict rule reads the responses");
+    // The same replies in a run of ours that lets the judge decide.
+    assert_eq!(Task::parse("emma:judge").unwrap().axes["scoring"], "judge");
+}
+
+#[test]
+fn emma_samples_rewards_votes_and_best_of() {
+    let samples = |rewards: Value| {
+        let mut more = json!({"response_0": "\\boxed{A}", "response_1": "\\boxed{B}", "response_2": "\\boxed{B}", "response_3": null});
+        if !rewards.is_null() {
+            more["score_list"] = rewards;
+        }
+        emma_file(&[emma("m1", more.clone()), emma("m2", more)])
+    };
+    let e = rescored("emma-mini", "f.json", &samples(Value::Null), None).unwrap();
+    assert_eq!((e.summary.items, e.summary.samples, e.records.len()), (2, 4, 8));
+    let curves = e.summary.curves.unwrap();
+    // Two of four are right: pass@2 = 1 - C(2,2)/C(4,2).
+    assert!((curves.k[1].pass.mean - (1.0 - 1.0 / 6.0)).abs() < 1e-12);
+    assert!(curves.k[2].best_of.is_none());
+    // The highest of all four rewards stands on a right answer.
+    let e = rescored("emma-mini", "f.json", &samples(json!([0.5, 2, -1, 0])), None).unwrap();
+    assert_eq!(e.summary.curves.unwrap().k[2].best_of.unwrap().mean, 1.0);
+    let bad = samples(json!([0.5, "high", -1, 0]));
+    let message = rescored("emma-mini", "f.json", &bad, None).unwrap_err();
+    assert!(message.contains("row 1") && message.contains("not a finite number"), "{message}");
+
+    let vote = json!({"response_0": "\\boxed{A}", "extraction_list": ["A", "B", "B"], "extraction": "B", "true_false": true});
+    let e = rescored("emma-mini", "f.json", &emma_file(&[emma("m1", vote)]), None).unwrap();
+    assert_eq!((e.summary.reference.credit, e.summary.strict.credit), (1.0, 1.0), "{:?}", e.records[0]);
+    let best = json!({"response_0": "\\boxed{A}", "best_response": "\\boxed{B}", "extraction": "B", "score_list": [1, 5], "true_false": true});
+    let e = rescored("emma-mini", "f.json", &emma_file(&[emma("m1", best)]), None).unwrap();
+    assert_eq!((e.summary.reference.credit, e.summary.labels.unwrap().contradictions.len()), (1.0, 0));
+}
+
+#[test]
+fn mmmu_files() {
+    let row = |id: &str, answer: Value, response: &str| json!({"id": id, "question_type": "multiple-choice", "answer": answer, "all_choices": ["A", "B"], "index2ans": {"A": "$6", "B": "$7"}, "response": response});
+    let file = serde_json::to_string_pretty(&json!([
+        row("v1", json!("B"), "B"),
+        row("v2", json!("A"), "The answer is (B).")
+    ]))
+    .unwrap();
+    let e = rescored("mmmu", "output.json", &file, None).unwrap();
+    assert_eq!((e.summary.reference.credit, e.summary.strict.credit, e.summary.items), (1.0, 1.0, 2));
+    let row = |id: &str, right: bool| json!({"id": id, "question": "Q", "options": "['a', 'b']", "answer": "A", "subject": "History", "response": "Answer: A", "pred_indexs": "A", "if_right": right});
+    let file = format!("{}\n{}\n", row("t1", true), row("t2", false));
+    let e = rescored("mmmu-pro", "output.jsonl", &file, None).unwrap();
+    let found = e.summary.labels.unwrap().contradictions;
+    assert_eq!(found, [("t2".to_owned(), false, true, "A".to_owned())], "a wrong label is named");
+}
+
+#[test]
+fn any_rows_with_a_name_and_a_response() {
+    let rows = |name: &str, response: &str| -> Vec<Value> {
+        (1..=3)
+            .map(|i| json!({name: i, response: format!("The answer is {}.", 2 * i), "correct": i != 3}))
+            .collect()
+    };
+    let lines = |rows: &[Value]| rows.iter().map(|r| format!("{r}\n")).collect::<String>();
+    let map: serde_json::Map<String, Value> =
+        (1..=3).map(|i| (i.to_string(), json!({"output": format!("The answer is {}.", 2 * i)}))).collect();
+    let files = [
+        ("a.jsonl", lines(&rows("question_id", "output"))),
+        ("a.json", serde_json::to_string_pretty(&rows("id", "response")).unwrap()),
+        ("b.json", serde_json::to_string(&rows("id", "model_output")).unwrap()),
+        ("c.json", serde_json::to_string_pretty(&map).unwrap()),
+        ("d.json", serde_json::to_string(&map).unwrap()),
+        (
+            "e.tsv",
+            "id\tcompletion\n1\tThe answer is 2.\n2\tThe answer is 4.\n3\tThe answer is 6.\n".to_owned(),
+        ),
+    ];
+    for (name, text) in files {
+        let e = rescored("aime24", name, &text, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((e.summary.strict.credit, e.summary.items), (3.0, 3), "{name}");
+        if let Some(labels) = e.summary.labels {
+            assert_eq!(
+                (labels.compared, labels.published_right, labels.contradictions.len()),
+                (3, 2, 1),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn columns_may_be_named() {
+    let file =
+        json!({"meta": {}, "runs": [{"nr": 1, "said": "2"}, {"nr": 2, "said": "5"}, {"nr": 3, "said": "6"}]})
+            .to_string();
+    let format = StoredFormat {
+        name: "named".into(),
+        format: Format::Json,
+        rows: "runs".into(),
+        id: "nr".into(),
+        response: "said".into(),
+        ..StoredFormat::default()
+    };
+    let e = rescored("aime24", "f.json", &file, Some(&format)).unwrap();
+    assert_eq!(e.summary.strict.credit, 2.0);
+    let wrong = StoredFormat { response: "says".into(), ..format };
+    let message = rescored("aime24", "f.json", &file, Some(&wrong)).unwrap_err();
+    assert!(message.contains("no row has `says`") && message.contains("`said`"), "{message}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_clearly() {
+    let message = |name: &str, text: &str| rescored("aime24", name, text, None).unwrap_err();
+    let unknown = message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 77, \"response\": \"2\"}\n");
+    assert!(
+        unknown.contains("1 of 2 outputs") && unknown.contains("`77`") && unknown.contains("look like `1`"),
+        "{unknown}"
+    );
+    let columns = message("a.jsonl", "{\"number\": 1, \"said\": \"2\"}\n");
+    assert!(
+        columns.contains("no column names the item")
+            && columns.contains("`said`")
+            && columns.contains("--response"),
+        "{columns}"
+    );
+    assert!(message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2,\n").contains("line 2"));
+    assert!(message("a.jsonl", "").contains("neither JSON"));
+    assert!(message("a.txt", "answers:\n1 2 3\n").contains("neither JSON"));
+    assert!(
+        message("a.jsonl", "{\"id\": 1, \"response\": [1]}\n")
+            .contains("row 1: column `response` is a response and holds a list")
+    );
+    assert!(
+        message("a.jsonl", "{\"id\": null, \"response\": \"2\"}\n")
+            .contains("row 1: column `id` names the item and holds nothing")
+    );
+}
+
+#[test]
+fn items_without_output_and_doubled_outputs_are_told() {
+    let text = "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 1, \"response\": \"3\"}\n{\"id\": 2, \"response\": \"4\"}\n";
+    let e = rescored("aime24", "a.jsonl", text, None).unwrap();
+    assert_eq!(
+        (e.summary.strict.credit, e.summary.strict.n),
+        (1.5, 3),
+        "the mean of two samples, one item, none"
+    );
+    assert_eq!(e.summary.outcomes[&Outcome::Failed], 1);
+    for part in ["1 items have no stored output", "1 items have more outputs than the others (2 against 1)"] {
+        assert!(e.summary.notes.iter().any(|n| n.contains(part)), "{part}: {:?}", e.summary.notes);
+    }
+}
+
+#[test]
+fn formats_are_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        ("a.json", "[{}]", Format::Json),
+        ("b.json", "\n  [\n", Format::Json),
+        ("c.json", "{\"a\": {\"id\": 1}}", Format::JsonMap),
+        ("d.json", "{\n\"a\": {\"id\": 1}}", Format::JsonMap),
+        ("e.json", "{\"id\": 1}\n{\"id\": 2}\n", Format::Jsonl),
+        ("f.jsonl", "{\"id\": 1}\n", Format::Jsonl),
+        ("g.tsv", "", Format::Tsv),
+        ("h.parquet", "", Format::Parquet),
+    ];
+    for (name, text, expected) in cases {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(sniff(&path).unwrap(), expected, "{name}");
+    }
+    assert!(sniff(&dir.path().join("none.json")).unwrap_err().to_string().contains("none.json"));
+}
