@@ -20,7 +20,7 @@ pub use scoring::{
     VerdictRule,
 };
 pub use shipped::{shipped, shipped_names};
-pub use stored_format::StoredFormat;
+pub use stored_format::{StoredFormat, Ties};
 pub use task::{Task, TaskError};
 
 /// What a benchmark asks for.

@@ -42,6 +42,9 @@ pub struct StoredFormat {
     /// Columns of the scores of given answers, in order (scalar reward models).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<String>,
+    /// What the program that wrote the file makes of equal scores.
+    #[serde(default)]
+    pub ties: Ties,
     /// For given answers: column with the index of the better one, where the rows are their own data set.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub better: String,
@@ -51,4 +54,15 @@ pub struct StoredFormat {
     /// True where the file holds all columns of the data set itself.
     #[serde(default)]
     pub own_items: bool,
+}
+
+/// What a program makes of equal scores of two answers. Strict mode counts a tie as wrong, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// The better answer has not won.
+    #[default]
+    Loss,
+    /// The first answer wins, as with the index of the maximum.
+    First,
 }

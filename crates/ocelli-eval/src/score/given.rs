@@ -7,7 +7,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::{Verdict, missing_credit};
-use crate::declare::{Kind, Missing, ReplyRule, Task};
+use crate::declare::{Kind, Missing, ReplyRule, Task, Ties};
 use crate::item::{Gold, Item};
 use crate::prompt::option_letter;
 
@@ -219,8 +219,8 @@ pub fn score_given(task: &Task, item: &Item, verdicts: &[Presented<'_>]) -> Give
 }
 
 /// Scores a scalar reward model on one item: right where a better answer has the strictly highest score. In reference
-/// mode `m` tied maxima of several answers share the credit (RewardBench 2); for pairs a tie is a loss.
-pub fn score_scalar(task: &Task, item: &Item, scores: &[f64]) -> GivenVerdict {
+/// mode `m` tied maxima of several answers share the credit (RewardBench 2); for pairs `ties` says what they are.
+pub fn score_scalar(task: &Task, item: &Item, scores: &[f64], ties: Ties) -> GivenVerdict {
     let better: &[usize] = match &item.gold {
         Gold::Better(b) => b,
         Gold::Answers(_) => &[],
@@ -232,7 +232,8 @@ pub fn score_scalar(task: &Task, item: &Item, scores: &[f64]) -> GivenVerdict {
     let shared = if task.benchmark.kind == Kind::BestOf {
         wins as f64 / maxima.len().max(1) as f64
     } else {
-        f64::from(u8::from(strict))
+        let first = ties == Ties::First && maxima.first().is_some_and(|i| better.contains(i));
+        f64::from(u8::from(strict || first))
     };
     let answer = scores.iter().map(|s| format!("{s:.4}")).collect::<Vec<_>>().join(" / ");
     let chosen = if maxima.len() == 1 { Some(maxima[0]) } else { None };

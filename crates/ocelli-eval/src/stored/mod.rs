@@ -14,7 +14,7 @@ use ocelli_agent::endpoint::{Outcome, Usage};
 use ocelli_data::ContentHash;
 use serde_json::{Map, Value};
 
-use crate::declare::{Kind, StoredFormat, Task};
+use crate::declare::{Kind, StoredFormat, Task, Ties};
 use crate::item::{Gold, Item, bare_pair, items_to_rescore};
 use crate::load::{Images, LoadError, Place, Problems, Row, Table, fingerprint};
 
@@ -61,6 +61,8 @@ pub struct Stored {
     pub answers: Vec<StoredAnswer>,
     /// True where the published verdicts are those of the judge whose replies the file holds.
     pub by_judge: bool,
+    /// What the program that wrote the file makes of equal scores.
+    pub ties: Ties,
     /// Fingerprint of the items.
     pub data: ContentHash,
     /// What a reader of the numbers should know about the file.
@@ -129,7 +131,15 @@ pub fn read_stored(
     }
     let mut notes = vec![format!("stored outputs read as: {}", format.name)];
     notes.extend(uneven(&answers));
-    Ok(Stored { by_judge: !format.judge.is_empty(), format: format.name, items, answers, data, notes })
+    Ok(Stored {
+        by_judge: !format.judge.is_empty(),
+        ties: format.ties,
+        format: format.name,
+        items,
+        answers,
+        data,
+        notes,
+    })
 }
 
 /// A note where items have different numbers of outputs: a file that was appended to twice looks like that.
