@@ -244,6 +244,8 @@ impl Maker<'_> {
             let value = row.columns.get(column).unwrap_or(&Value::Null);
             match value {
                 Value::String(text) => answers.push(text.clone()),
+                // Writers of data sets turn `true` and `42` into other types (six answers of PandaLM's test set).
+                Value::Bool(_) | Value::Number(_) => answers.push(value.to_string()),
                 Value::Array(_) => {
                     answers.extend(option_list(value).map_err(|m| format!("column `{column}`: {m}"))?)
                 }

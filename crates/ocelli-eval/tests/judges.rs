@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ocelli_agent::endpoint::Outcome;
-use ocelli_eval::declare::{ReplyRule, Task};
+use ocelli_eval::declare::{ReplyRule, Task, Ties};
 use ocelli_eval::item::{Gold, Item};
 use ocelli_eval::judge::{
     StepVerdict, judge_agreement, official_reply, parse_steps, split_steps, tolerant_reply,
@@ -132,12 +132,15 @@ fn both_orders_tell_merit_from_place() {
 fn scalar_scores() {
     let pairs = Task::parse("vl-rewardbench").unwrap();
     let item = pair("x", 1);
-    assert_eq!(score_scalar(&pairs, &item, &[0.1, 0.2]).strict.credit, Some(1.0));
-    let tie = score_scalar(&pairs, &item, &[0.2, 0.2]);
+    assert_eq!(score_scalar(&pairs, &item, &[0.1, 0.2], Ties::Loss).strict.credit, Some(1.0));
+    let tie = score_scalar(&pairs, &item, &[0.2, 0.2], Ties::First);
     assert_eq!((tie.strict.credit, tie.reference.credit, tie.ties), (Some(0.0), Some(0.0), 1));
+    let tie = |ties| score_scalar(&pairs, &pair("x", 0), &[0.2, 0.2], ties);
+    assert_eq!((tie(Ties::First).strict.credit, tie(Ties::First).reference.credit), (Some(0.0), Some(1.0)));
+    assert_eq!(tie(Ties::Loss).reference.credit, Some(0.0));
     let best_of = Task::parse("rewardbench2").unwrap();
     let mut item = pair("y", 0);
     item.answers = vec![String::new(); 4];
-    let tied = score_scalar(&best_of, &item, &[1.0, 1.0, 0.0, 1.0]);
+    let tied = score_scalar(&best_of, &item, &[1.0, 1.0, 0.0, 1.0], Ties::Loss);
     assert_eq!((tied.reference.credit, tied.strict.credit), (Some(1.0 / 3.0), Some(0.0)));
 }

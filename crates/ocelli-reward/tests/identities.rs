@@ -38,7 +38,7 @@ fn symbolic_expressions() {
         (r"\sin^2 x+\cos^2 x", "1", "2"),
         (r"\sin 2x", r"2\sin x\cos x", r"3\sin x\cos x"),
         (r"\frac{1}{x-1}-\frac{1}{x+1}", r"\frac{2}{x^2-1}", r"\frac{2}{x^2+1}"),
-        (r"\ln(x^2+1)^3", r"3\ln(x^2+1)", r"2\ln(x^2+1)"),
+        (r"\ln\left((x^2+1)^3\right)", r"3\ln(x^2+1)", r"2\ln(x^2+1)"),
         (r"e^{x+y}", r"e^x e^y", r"e^x + e^y"),
         (r"\frac{n(n+1)}{2}", r"\binom{n+1}{2}", r"\binom{n}{2}"),
         (r"\sqrt{x^2+2x+1}\cdot\sqrt{x^2+2x+1}", "(x+1)^2", "(x-1)^2"),

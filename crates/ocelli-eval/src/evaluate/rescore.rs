@@ -80,7 +80,7 @@ pub fn rescore(
                     let scores =
                         by_item.get(item.id.as_str()).and_then(|a| a.first()).map(|a| a.scores.as_slice());
                     match scores.filter(|s| !s.is_empty()) {
-                        Some(scores) => (score_scalar(task, item, scores), seen.as_slice()),
+                        Some(scores) => (score_scalar(task, item, scores, stored.ties), seen.as_slice()),
                         None => (score_given(task, item, seen), seen.as_slice()),
                     }
                 })

@@ -8,7 +8,7 @@ use ocelli_agent::endpoint::Outcome;
 use ocelli_data::io::read_jsonl;
 
 use super::{Stored, StoredAnswer, StoredError};
-use crate::declare::Task;
+use crate::declare::{Task, Ties};
 use crate::load::{LoadError, Table};
 use crate::run::{Entry, read_header};
 
@@ -68,6 +68,7 @@ pub fn from_log(task: &Task, table: &Table, folder: &Path) -> Result<Stored, Sto
         items,
         answers,
         by_judge: false,
+        ties: Ties::default(),
         data: table.fingerprint,
         notes,
     })
