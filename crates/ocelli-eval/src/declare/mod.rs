@@ -137,6 +137,19 @@ pub enum Format {
     JsonMap,
 }
 
+impl Format {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "Parquet",
+            Self::Tsv => "tab-separated",
+            Self::Jsonl => "JSON lines",
+            Self::Json => "a JSON list",
+            Self::JsonMap => "a JSON object of rows",
+        }
+    }
+}
+
 /// How a column holds images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

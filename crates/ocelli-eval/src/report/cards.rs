@@ -150,7 +150,9 @@ pub(super) fn rules(page: &mut String, summary: &Summary) {
         let name = escape(kind.name());
         let _ = write!(
             page,
-            "<tr><td><button data-kind=\"{name}\">{name}</button></td><td class=\"n\">{reference}</td><td class=\"n\">{strict}</td></tr>"
+            "<tr><td><button data-kind=\"{name}\">{name}</button></td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            grouped(*reference as u64),
+            grouped(*strict as u64)
         );
     }
     page.push_str("</table></div></details>");

@@ -62,6 +62,7 @@ pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
         page.push_str("</details>");
     }
     page.push_str("</section>");
+    page.push_str("<section class=\"curves\">");
     if let Some(curves) = &summary.curves {
         if curves.k.len() > 1 {
             page.push_str("<details open><summary>Over samples</summary><div class=\"plot\">");
@@ -74,6 +75,7 @@ pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
             page.push_str("</div><p class=\"legend\">Share of answers that have ended, and that have ended right, within a budget of completion tokens.</p></details>");
         }
     }
+    page.push_str("</section>");
     cards::rules(&mut page, summary);
     for comparison in options.comparisons {
         compared(&mut page, comparison);

@@ -15,6 +15,9 @@ struct Axes {
 }
 
 const HEIGHT: f64 = 300.0;
+/// Room for the scale on the left and for the names of lines on the right, in large type on narrow screens.
+const LEFT: f64 = 72.0;
+const RIGHT: f64 = 140.0;
 
 impl Axes {
     fn x(&self, v: f64) -> f64 {
@@ -23,7 +26,7 @@ impl Axes {
         } else {
             (v - self.min_x) / (self.max_x - self.min_x).max(1e-9)
         };
-        60.0 + (WIDTH - 190.0) * share.clamp(0.0, 1.0)
+        LEFT + (WIDTH - LEFT - RIGHT) * share.clamp(0.0, 1.0)
     }
 
     fn y(v: f64) -> f64 {
@@ -37,12 +40,13 @@ impl Axes {
             let y = Self::y(v);
             let _ = write!(
                 svg,
-                r#"<line class="grid" x1="60" y1="{y:.1}" x2="{:.1}" y2="{y:.1}"/>"#,
-                WIDTH - 130.0
+                r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{:.1}" y2="{y:.1}"/>"#,
+                WIDTH - RIGHT
             );
             let _ = write!(
                 svg,
-                r#"<text class="tick" x="52" y="{:.1}" text-anchor="end">{:.0} %</text>"#,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{:.0} %</text>"#,
+                LEFT - 8.0,
                 y + 4.0,
                 100.0 * v
             );
@@ -58,7 +62,7 @@ impl Axes {
         let _ = write!(
             svg,
             r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{x_name}</text>"#,
-            (60.0 + WIDTH - 130.0) / 2.0,
+            (LEFT + WIDTH - RIGHT) / 2.0,
             HEIGHT - 5.0
         );
         svg
@@ -103,7 +107,7 @@ fn names(svg: &mut String, ends: &mut [(f64, &str, &str)]) {
         let _ = write!(
             svg,
             r#"<text class="{class} name" x="{:.1}" y="{:.1}">{name}</text>"#,
-            WIDTH - 124.0,
+            WIDTH - RIGHT + 6.0,
             y + 4.0
         );
     }

@@ -96,7 +96,8 @@ pub(super) fn choose(
         // Rows nested in a document make it one JSON object, on one line or on many.
         let nested = !format.rows.is_empty() && matches!(found, Format::JsonMap | Format::Jsonl);
         if format.format != found && !nested {
-            tried.push_str(&format!("\n  {}: is {:?}, this file {found:?}", format.name, format.format));
+            let (wanted, found) = (format.format.name(), found.name());
+            tried.push_str(&format!("\n  {}: is {wanted}, this file is {found}", format.name));
             continue;
         }
         // Formats of one kind of file share its rows.
@@ -181,6 +182,6 @@ fn general(format: Format, rows: &Rows) -> Result<StoredFormat, String> {
     let response = pick(&RESPONSES).ok_or_else(|| missing("response", &RESPONSES))?;
     let label = pick(&LABELS).unwrap_or_default();
     let verdicts = if label.is_empty() { String::new() } else { format!(", published verdict `{label}`") };
-    let name = format!("{format:?} rows with name `{id}`, response `{response}`{verdicts}");
+    let name = format!("{} with name `{id}`, response `{response}`{verdicts}", format.name());
     Ok(StoredFormat { name, format, id, response, label, ..StoredFormat::default() })
 }

@@ -96,6 +96,22 @@ impl Expr {
         }
     }
 
+    /// `n` over `k`. For a whole `k` and a symbolic `n` it is the polynomial `n (n-1) ... (n-k+1) / k!`.
+    pub(crate) fn binomial(n: Self, k: Self) -> Self {
+        const MOST: i64 = 16;
+        let whole = match &k {
+            Self::Number(r) if r.is_integer() => r.to_integer().to_i64().filter(|k| (1..=MOST).contains(k)),
+            _ => None,
+        };
+        match whole {
+            Some(k) if n.has_symbols() => {
+                let factors = (0..k).map(|i| n.clone().plus(Self::int(-i))).collect();
+                Self::Quotient(Box::new(Self::Product(factors)), Box::new(Self::int((1..=k).product())))
+            }
+            _ => Self::Binomial(Box::new(n), Box::new(k)),
+        }
+    }
+
     /// `self * other`, flattened.
     pub(crate) fn times(self, other: Self) -> Self {
         match self {

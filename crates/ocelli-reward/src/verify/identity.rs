@@ -10,7 +10,7 @@ use num_rational::BigRational;
 
 use super::Outcome;
 use super::evaluate::{Precision, enclose, exact, is_huge, residue};
-use super::expr::{Expr, Names, SymbolId};
+use super::expr::{Expr, Function, Names, SymbolId};
 use super::limits::Budget;
 use crate::number::Stop;
 use crate::number::ball::Ball;
@@ -120,17 +120,19 @@ pub(crate) fn compare(
     }
     // Operators such as integrals have values that only their notation stands for here: no difference can be proved.
     let is_operator = |s: SymbolId| names.name(s).starts_with('\\');
-    let written = |e: &Expr| {
-        e.has_operator(&is_operator)
-            || e.any(
-                &|x| matches!(x, Expr::Opaque(_, args) if args.iter().any(|a| !matches!(a, Expr::Symbol(_)))),
-            )
+    // Nor have factorials and binomials of symbols, whose values are those at whole numbers only.
+    let discrete = |x: &Expr| match x {
+        Expr::Apply(Function::Factorial, a) => a.has_symbols(),
+        Expr::Binomial(n, k) => n.has_symbols() || k.has_symbols(),
+        Expr::Opaque(_, args) => args.iter().any(|a| !matches!(a, Expr::Symbol(_))),
+        _ => false,
     };
+    let written = |e: &Expr| e.has_operator(&is_operator) || e.any(&discrete);
     let only_written = written(gold) || written(answer);
     let guard = |d: Decision| match d.outcome {
         Outcome::Different if only_written => Decision::unknown(
             "operator",
-            "an integral, a sum or a function of an expression is not evaluated",
+            "an integral, a sum, a function of an expression or a factorial of a symbol is not evaluated",
         ),
         _ => d,
     };

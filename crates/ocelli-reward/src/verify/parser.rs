@@ -480,11 +480,11 @@ impl<'t> Parser<'t> {
             if !comma || !self.eat(&Token::Close(Bracket::Round)) {
                 return Err(NotMath("a binomial coefficient without two arguments"));
             }
-            return Ok(Expr::Binomial(Box::new(n), Box::new(k)));
+            return Ok(Expr::binomial(n, k));
         }
         let n = self.argument()?;
         let k = self.argument()?;
-        Ok(Expr::Binomial(Box::new(n), Box::new(k)))
+        Ok(Expr::binomial(n, k))
     }
 
     /// The argument of a function without braces: one bracket, or a product of atoms up to the next operator.
