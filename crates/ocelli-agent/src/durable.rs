@@ -5,7 +5,7 @@
 //! start, up to `retries` times; then it is kept as a trajectory with that status, so that the denominator never
 //! shrinks. Only a task that kills its worker again and again becomes a dead letter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,13 +97,27 @@ pub fn tasks(jobs: &[Job], config: &str) -> Result<Vec<Task>, DurableError> {
 
 /// All finished trajectories of a run, in the order of keys.
 pub fn finished(ledger: &dyn Ledger, run: &str) -> Result<Vec<Ended>, DurableError> {
+    finished_where(ledger, run, &|_| true)
+}
+
+/// The finished ones among `tasks`, in the order of keys: a ledger may hold work of an earlier configuration, too.
+pub fn finished_tasks(ledger: &dyn Ledger, run: &str, tasks: &[Task]) -> Result<Vec<Ended>, DurableError> {
+    let keys: HashSet<&str> = tasks.iter().map(|t| t.key.as_str()).collect();
+    finished_where(ledger, run, &|key| keys.contains(key))
+}
+
+fn finished_where(
+    ledger: &dyn Ledger,
+    run: &str,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Ended>, DurableError> {
     let mut all = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let page = ledger.scan(run, after.as_deref(), 256)?;
         let Some(last) = page.last() else { return Ok(all) };
         after = Some(last.key.clone());
-        for row in page {
+        for row in page.into_iter().filter(|row| wanted(&row.key)) {
             let ended = serde_json::from_slice(&row.body);
             all.push(ended.map_err(|source| DurableError::Row { key: row.key, source })?);
         }

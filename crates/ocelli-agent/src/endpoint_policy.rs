@@ -3,8 +3,11 @@
 //! With [`CallFormat::OpenAi`] tools travel with each request and calls come back beside the text; with the other
 //! formats calls stand in the text, as for a local model. Retries, rate limits and adaptive concurrency are the
 //! [`Endpoint`]'s; the engine cuts a turn off at the trajectory's deadline, whatever the endpoint does.
+//!
+//! A refusal that every other request will meet as well (wrong key, address or model) pauses the run, so that no
+//! trajectory is spent on it: [`EndpointPolicy::refusal`] says what it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_data::{Message, Part, Role, ToolCall};
 use serde_json::Map;
@@ -20,12 +23,23 @@ pub struct EndpointPolicy {
     endpoint: Endpoint,
     sampling: SamplingParams,
     format: CallFormat,
+    refusal: Arc<Mutex<Option<String>>>,
 }
 
 impl EndpointPolicy {
     /// Asks `endpoint` with `sampling`; the limit on tokens and the seed are set for each turn.
     pub fn new(endpoint: Endpoint, sampling: SamplingParams, format: CallFormat) -> Self {
-        Self { endpoint, sampling, format }
+        Self { endpoint, sampling, format, refusal: Arc::default() }
+    }
+
+    /// The client, for its account of requests and costs.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Why the endpoint will refuse every request, once it has said so; the run is paused then.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -77,8 +91,15 @@ impl EndpointConversation {
         let request = ChatRequest { messages: &self.history, sampling: &sampling, tools: &self.tools };
         let pictures = self.pictures.clone();
         let image = move |hash| pictures.get(hash).map(|b| b.to_vec()).map_err(|e| e.to_string());
-        let completion =
-            self.policy.endpoint.chat(request, image).await.map_err(|e| PolicyError(e.to_string()))?;
+        let completion = match self.policy.endpoint.chat(request, image).await {
+            Ok(completion) => completion,
+            Err(e) if e.is_fatal() => {
+                *self.policy.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                turn.control.pause();
+                return Ok(Said { message: Message::assistant(""), calls: None, stop: Stop::Paused });
+            }
+            Err(e) => return Err(PolicyError(e.to_string())),
+        };
         let said = self.said(completion);
         let mut heard = said.message.clone();
         forget_thinking(&mut heard);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_data::ToolCall;
-use ocelli_tools::{Client, Deadline, Fatal, Images, Registry, Reply, ToolError, ToolSpec};
+use ocelli_tools::{Client, Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError, ToolSpec};
 use tokio::sync::Semaphore;
 
 use crate::policy::BoxFuture;
@@ -74,6 +74,9 @@ impl Toolbox for LocalTools {
 }
 
 /// Tools on servers. Which server, what when one fails, and when to leave it alone is the client's business.
+///
+/// A picture that a server made is decoded once before anybody is shown it: where it is broken, the tool has failed,
+/// and not the policy that would have to look at it.
 impl Toolbox for Client {
     fn specs(&self) -> Arc<[ToolSpec]> {
         Self::specs(self)
@@ -85,8 +88,36 @@ impl Toolbox for Client {
         images: &'a Images,
         time: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>> {
-        Box::pin(Self::call(self, call, images, time))
+        Box::pin(async move {
+            let reply = Self::call(self, call, images, time).await?;
+            if let Some(made) = &reply.image {
+                let picture = made.picture.clone();
+                let looked = tokio::task::spawn_blocking(move || whole(&picture)).await;
+                let unsound = match looked {
+                    Ok(Ok(())) => None,
+                    Ok(Err(why)) => Some(why),
+                    Err(defect) => Some(defect.to_string()),
+                };
+                if let Some(why) = unsound {
+                    let why = format!("its picture for `{}` cannot be shown: {why}", call.name);
+                    return Err(Fatal::Remote { server: "(remote)".into(), why }.into());
+                }
+            }
+            Ok(reply)
+        })
     }
+}
+
+/// Decodes a picture whose header was checked already; the frame is limited to what the header announced.
+fn whole(picture: &Picture) -> Result<(), String> {
+    let (width, height) = (picture.width(), picture.height());
+    let limits = Limits {
+        image_bytes: picture.bytes().len(),
+        pixels: u64::from(width) * u64::from(height),
+        side: width.max(height),
+        ..Limits::default()
+    };
+    picture.decode(&limits).map(drop).map_err(|e| e.to_string())
 }
 
 /// No tools: the first turn of the policy is its answer.

@@ -8,7 +8,6 @@ mod page;
 mod turns;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,7 +15,6 @@ use base64::engine::general_purpose::STANDARD;
 use ocelli_data::{ContentHash, Trajectory};
 
 use crate::episode::Ended;
-use escape::text;
 
 /// Bounds and title of a page.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +34,7 @@ impl Default for ViewerConfig {
         Self {
             title: "Trajectories".into(),
             subtitle: String::new(),
-            max_trajectories: 500,
+            max_trajectories: 1000,
             max_image_bytes: 48 << 20,
         }
     }
@@ -51,12 +49,7 @@ pub fn render(
     let shown = &rows[..rows.len().min(config.max_trajectories)];
     let mut images = Images { bytes: 0, limit: config.max_image_bytes, data: BTreeMap::new(), load: image };
     let mut cards = String::new();
-    let mut group = None;
     for row in shown {
-        if group != Some(&row.trajectory.sample_id) {
-            group = Some(&row.trajectory.sample_id);
-            let _ = write!(cards, "<h2>{}</h2>", text(&row.trajectory.sample_id));
-        }
         page::card(&mut cards, row, &mut images);
     }
     let mut out = String::with_capacity(cards.len() + images.bytes * 4 / 3 + (32 << 10));

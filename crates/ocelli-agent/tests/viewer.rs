@@ -97,3 +97,11 @@ fn what_is_no_image_is_not_embedded() {
         render(&[row(0)], &ViewerConfig::default(), &|_| Some(Arc::from(&b"<svg onload=alert(1)>"[..])));
     assert!(!html.contains("base64,"));
 }
+
+#[test]
+fn a_thousand_fit_on_one_page() {
+    let rows: Vec<Ended> = (0..1000).map(row).collect();
+    let html = page(&rows, &ViewerConfig::default());
+    assert_eq!(html.matches("class=\"card\"").count(), 1000);
+    assert!(!html.contains("further trajectories"));
+}

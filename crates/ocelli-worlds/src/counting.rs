@@ -122,7 +122,18 @@ fn ask(dice: &mut Dice, objects: &[Object], colours: &[Named]) -> (String, Targe
                 "Are there more {} or more {} objects? Answer with the colour, or equal.",
                 pair[0].0, pair[1].0
             );
-            (question, target, Plan::direct(conclusion, answer), "compare")
+            let mut plan = Plan::default();
+            for (colour, _) in pair {
+                let label = format!("{colour} object");
+                plan = plan.call(
+                    &format!("Point at each {label}."),
+                    "point",
+                    json!({"image": "img_0", "label": label}),
+                );
+            }
+            plan.conclusion = conclusion;
+            plan.answer = answer.into();
+            (question, target, plan, "compare")
         }
         _ => {
             let n = of(&colour, &shape);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use ocelli_data::{ContentHash, SpanKind, Status, Trajectory};
+use ocelli_data::{ContentHash, Message, Role, SpanKind, Status, Trajectory};
 
 use super::escape::text;
 use super::turns::{dialogue, duration};
@@ -84,13 +84,16 @@ fn tiles(out: &mut String, rows: &[Ended], all: &[&Trajectory]) {
         let variance = all.iter().filter_map(|t| square(&t)).sum::<f64>() / (count.max(2) - 1) as f64;
         tile(name, format!("{mean:.3} <small>± {:.3}</small>", (variance / count.max(1) as f64).sqrt()));
     }
-    tile("calls each", format!("{:.1}", calls as f64 / n));
+    tile("calls per trajectory", format!("{:.1}", calls as f64 / n));
     tile("calls failed", format!("{:.1} %", 100.0 * bad as f64 / calls.max(1) as f64));
     tile("mean time", duration(seconds / n * 1e3));
     let inner = std::mem::take(out);
     let split = inner.find("<div><b>").unwrap_or(inner.len());
     let _ = write!(out, "{}<div class=\"tiles\">{}</div>", &inner[..split], &inner[split..]);
 }
+
+/// Characters of a question or an answer in the line that is always visible.
+const EXCERPT: usize = 160;
 
 pub(super) fn card(out: &mut String, row: &Ended, images: &mut Images<'_>) {
     let t = &row.trajectory;
@@ -99,7 +102,8 @@ pub(super) fn card(out: &mut String, row: &Ended, images: &mut Images<'_>) {
     let _ = write!(
         out,
         "<details class=\"card\" data-s=\"{status}\"><summary><span class=\"chip {class}\">{status}</span>\
-         <span class=\"id\">#{}</span>",
+         <span class=\"id\">{} <i>#{}</i></span>",
+        text(&t.sample_id),
         t.attempt
     );
     for (name, score) in &t.scores {
@@ -108,16 +112,18 @@ pub(super) fn card(out: &mut String, row: &Ended, images: &mut Images<'_>) {
         let _ = write!(out, "<span class=\"chip {class}\">{} {value}</span>", text(name));
     }
     let failed = t.tools.iter().filter(|u| u.result.is_error).count();
-    let calls = match failed {
-        0 => format!("{} calls", t.tools.len()),
-        _ => format!("{} calls, {failed} failed", t.tools.len()),
+    let calls = match (t.tools.len(), failed) {
+        (1, 0) => "1 call".to_owned(),
+        (n, 0) => format!("{n} calls"),
+        (n, _) => format!("{n} calls, {failed} failed"),
     };
     let tokens = if t.ids.is_empty() { String::new() } else { format!(" · {} tokens", t.ids.len()) };
-    let _ = write!(
-        out,
-        "<span class=\"meta\">{calls}{tokens} · {}</span></summary>",
-        duration(row.seconds * 1e3)
-    );
+    let _ = write!(out, "<span class=\"meta\">{calls}{tokens} · {}</span>", duration(row.seconds * 1e3));
+    let _ = write!(out, "<span class=\"ask\">{}", text(&excerpt(&question(t))));
+    if let Some(answer) = answer(t) {
+        let _ = write!(out, " <b>→ {}</b>", text(&excerpt(&answer)));
+    }
+    out.push_str("</span></summary>");
     if let Some(why) = &row.why {
         let _ = write!(out, "<p class=\"why\">{}</p>", text(why));
     }
@@ -139,6 +145,38 @@ pub(super) fn card(out: &mut String, row: &Ended, images: &mut Images<'_>) {
         out.push_str("</table>");
     }
     out.push_str("</details>");
+}
+
+/// What was asked, without the lines that name the pictures.
+fn question(t: &Trajectory) -> String {
+    let asked = t.messages.iter().find(|m| m.role == Role::User).map(Message::plain_text);
+    let lines = asked.unwrap_or_default();
+    let lines: Vec<&str> = lines.lines().filter(|l| !l.starts_with("[img_")).collect();
+    lines.join(" ")
+}
+
+/// What was answered: by the tool for it, by what a scorer read, or by the last words.
+fn answer(t: &Trajectory) -> Option<String> {
+    if t.status != Status::Answered {
+        return None;
+    }
+    let given = t.tools.last().and_then(|u| u.call.arguments.get("answer"));
+    if let Some(given) = given {
+        return Some(given.as_str().map_or_else(|| given.to_string(), str::to_owned));
+    }
+    let read = t.scores.iter().find_map(|(_, score)| score.answer.clone().filter(|a| !a.is_empty()));
+    let last = || t.messages.iter().rev().find(|m| m.role == Role::Assistant).map(Message::plain_text);
+    read.or_else(last).filter(|a| !a.trim().is_empty())
+}
+
+fn excerpt(words: &str) -> String {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let line = words.join(" ");
+    let mut cut: String = line.chars().take(EXCERPT).collect();
+    if cut.len() < line.len() {
+        cut.push('…');
+    }
+    cut
 }
 
 /// The origin of the tokens as a strip: what is prompt, sampled (and trained), observed.

@@ -258,19 +258,26 @@ pub struct Run {
     pub limits: RolloutLimits,
     pub env: ToolEnvConfig,
     pub live: usize,
+    pub tools: Arc<dyn Toolbox>,
 }
 
 impl Default for Run {
     fn default() -> Self {
         let limits = RolloutLimits { turns: 5, seconds: 300.0, context: 60_000, ..RolloutLimits::default() };
-        Self { batch: BatchConfig::default(), limits, env: ToolEnvConfig::default(), live: 16 }
+        Self {
+            batch: BatchConfig::default(),
+            limits,
+            env: ToolEnvConfig::default(),
+            live: 16,
+            tools: standard_tools(),
+        }
     }
 }
 
 impl Run {
     pub fn world(&self, driver: &Driver) -> World {
         let policy = Arc::new(LocalPolicy::new(driver, Arc::new(ToyRenderer)));
-        world(policy, standard_tools(), self.env.clone(), self.limits.clone())
+        world(policy, self.tools.clone(), self.env.clone(), self.limits.clone())
     }
 
     /// Rolls out `group` attempts of each of `count` samples until all have ended.

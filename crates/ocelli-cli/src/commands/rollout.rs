@@ -7,45 +7,47 @@
 //! out/images/              every picture by its hash
 //! out/trajectories.jsonl   all trajectories with their scores, in the order of the ledger's keys
 //! out/sft.jsonl            those that passed all filters
-//! out/report.json          how they ended, what each filter refused
+//! out/report.json          how they ended, what each filter refused, calls and times per tool
 //! out/index.html           the trajectories for people: one file, no server
 //! ```
+
+mod results;
+mod settings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ocelli_agent::batching::{BatchConfig, Driver};
-use ocelli_agent::control::Control;
-use ocelli_agent::durable::{DurableConfig, finished, tasks};
-use ocelli_agent::endpoint::{Endpoint, EndpointConfig, SamplingParams};
+use ocelli_agent::control::{Control, Signal};
+use ocelli_agent::durable::{DurableConfig, finished_tasks, tasks};
+use ocelli_agent::endpoint::{Endpoint, Totals};
 use ocelli_agent::endpoint_policy::EndpointPolicy;
 use ocelli_agent::engine::{Engine, Loan};
+use ocelli_agent::env::EnvFactory;
 use ocelli_agent::episode::{Ended, Job, World};
-use ocelli_agent::filters::{Filter, FilterReport, filter};
-use ocelli_agent::ledger::{Ledger, SqliteLedger, Stats};
-use ocelli_agent::limits::RolloutLimits;
+use ocelli_agent::ledger::{Ledger, SqliteLedger, Task};
 use ocelli_agent::local::LocalPolicy;
 use ocelli_agent::pictures::Pictures;
 use ocelli_agent::policy::Policy;
 use ocelli_agent::score::score;
 use ocelli_agent::scripted::ScriptedPolicy;
-use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
+use ocelli_agent::tool_env::ToolEnvs;
 use ocelli_agent::toolbox::{LocalTools, Toolbox};
-use ocelli_agent::viewer::{ViewerConfig, render};
 use ocelli_agent::vlm_policy::{VlmModel, VlmRenderer};
-use ocelli_data::io::{BlobStore, read_jsonl, write_atomic, write_jsonl};
-use ocelli_data::{Sample, Trajectory};
+use ocelli_data::io::{BlobStore, read_jsonl, write_atomic};
+use ocelli_data::{Sample, Status};
 use ocelli_model::generate::Sampling;
 use ocelli_model::vlm::LoadOptions;
 use ocelli_model::{Checkpoint, Vlm};
 use ocelli_reward::Rubric;
-use ocelli_reward::rubric::PartConfig;
 use ocelli_tools::{Client, Limits, Registry};
-use ocelli_worlds::{Level, Setup};
-use serde::{Deserialize, Serialize};
+use ocelli_worlds::Setup;
+use serde_json::json;
 
+use self::settings::{Data, PolicyConfig, RolloutConfig, Tools};
 use super::model_source;
 use crate::config;
 use crate::ui::Ui;
@@ -61,201 +63,127 @@ pub(crate) struct Args {
     /// Try again what was given up because it killed its worker.
     #[arg(long)]
     retry_dead: bool,
+    /// Check the configuration, questions and tools, show the first prompt, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
-/// One run.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct RolloutConfig {
-    /// Directory of the run.
-    out: PathBuf,
-    /// Seed of all sampling.
-    #[serde(default)]
-    seed: u64,
-    /// Rollouts of each question.
-    #[serde(default = "one")]
-    group: u32,
-    /// Trajectories that are under way together.
-    #[serde(default = "default_live")]
-    live: usize,
-    data: Data,
-    policy: PolicyConfig,
-    #[serde(default)]
-    env: ToolEnvConfig,
-    #[serde(default)]
-    tools: Tools,
-    #[serde(default)]
-    limits: RolloutLimits,
-    /// What trajectories are scored by.
-    #[serde(default = "accuracy")]
-    rubric: Vec<PartConfig>,
-    /// What a trajectory must be to enter sft.jsonl.
-    #[serde(default = "all_filters")]
-    filters: Vec<Filter>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn default_live() -> usize {
-    32
-}
-
-fn all_filters() -> Vec<Filter> {
-    Filter::ALL.to_vec()
-}
-
-fn accuracy() -> Vec<PartConfig> {
-    let kind = ocelli_reward::rubric::PartKind::Accuracy(ocelli_reward::Accuracy::default());
-    vec![PartConfig { weight: 1.0, kind }]
-}
-
-/// Where the questions come from.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum Data {
-    /// A drawn world, with the oracle's plan of each question.
-    World {
-        name: String,
-        count: u64,
-        #[serde(default)]
-        seed: u64,
-        #[serde(default = "default_width")]
-        width: u32,
-        #[serde(default = "default_height")]
-        height: u32,
-        #[serde(default)]
-        level: Level,
-    },
-    /// Rows of `Sample`, and a directory of pictures by hash.
-    Jsonl { path: PathBuf, images: PathBuf },
-}
-
-fn default_width() -> u32 {
-    448
-}
-
-fn default_height() -> u32 {
-    336
-}
-
-/// Who answers.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum PolicyConfig {
-    /// The plan that each question carries in `meta.plan`.
-    Oracle,
-    /// A model on this machine.
-    Local {
-        /// Path or name; the default model if left out.
-        model: Option<String>,
-        #[serde(default = "default_temperature")]
-        temperature: f32,
-        #[serde(default = "default_top_p")]
-        top_p: f32,
-        /// Sequences that decode together.
-        #[serde(default = "default_live")]
-        rows: usize,
-    },
-    /// An OpenAI-compatible server. Its key is read from the environment variable OCELLI_API_KEY.
-    Endpoint {
-        base_url: String,
-        model: String,
-        #[serde(default)]
-        sampling: SamplingParams,
-        /// Seconds until one attempt is given up.
-        #[serde(default = "default_timeout")]
-        timeout_s: f64,
-    },
-}
-
-fn default_temperature() -> f32 {
-    1.0
-}
-
-fn default_top_p() -> f32 {
-    1.0
-}
-
-fn default_timeout() -> f64 {
-    600.0
-}
-
-/// Which tools, and where they run.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-struct Tools {
-    /// Names in the order in which prompts list them; all if left out.
-    names: Option<Vec<String>>,
-    /// Addresses of tool servers; the tools of this program if empty.
-    servers: Vec<String>,
-    /// Calls of local tools that run together.
-    threads: usize,
-}
-
-impl Default for Tools {
-    fn default() -> Self {
-        Self { names: None, servers: Vec::new(), threads: 4 }
-    }
-}
-
-/// What `report.json` holds.
-#[derive(Serialize)]
-struct Report {
-    work: Stats,
-    dead: usize,
-    filters: FilterReport,
-    mean_reward: Option<f64>,
-}
-
-const RUN: &str = "rollout";
 /// Leases of a task before it is given up; a worker that is killed uses one up.
 const MAX_ATTEMPTS: u32 = 8;
+/// How long a killed process keeps its work from the next one.
+const LEASE: Duration = Duration::from_secs(15);
 /// Memory for pictures besides the disk.
 const PICTURES: usize = 256 << 20;
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let config: RolloutConfig = config::load(&args.config, &args.set)?;
     let rubric = Rubric::from_config(&config.rubric)?;
+    if args.dry_run {
+        return dry_run(&config, ui);
+    }
     let blobs = BlobStore::new(config.out.join("images"));
-    let samples = samples(&config.data, &blobs)?;
+    let samples = samples(&config.data, &|bytes| Ok(blobs.put(bytes).map(drop)?))?;
     write_atomic(&config.out.join("config.toml"), toml::to_string_pretty(&config)?.as_bytes())?;
-
-    let ledger: Arc<dyn Ledger> =
-        Arc::new(SqliteLedger::open(&config.out.join("ledger.sqlite"), MAX_ATTEMPTS)?);
-    let jobs = Job::group(&samples, config.group, config.seed);
-    // What decides a rollout's content: a changed key makes new work, a changed `live` does not.
-    let decides = serde_json::json!([config.policy, config.env, config.tools.names, config.limits]);
-    ledger.put(RUN, &tasks(&jobs, &decides.to_string())?)?;
+    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&ledger_path(&config), MAX_ATTEMPTS)?);
+    let run = config.run_name();
+    let tasks = work(&config, &samples)?;
+    ledger.put(&run, &tasks)?;
     if args.retry_dead {
-        ledger.retry_dead(RUN)?;
+        ledger.retry_dead(&run)?;
     }
     let pictures = Arc::new(Pictures::on_disk(blobs, PICTURES));
-    roll_out(&config, ledger.clone(), pictures.clone(), ui)?;
+    let stopped = roll_out(&config, ledger.clone(), pictures.clone(), ui)?;
 
-    let mut rows = finished(&*ledger, RUN)?;
+    let mut rows = finished_tasks(&*ledger, &run, &tasks)?;
     score(&mut rows, &rubric, samples.iter().map(AsRef::as_ref));
-    let stats = ledger.stats(RUN)?;
-    let dead = ledger.dead_letters(RUN)?;
+    let dead = ledger.dead_letters(&run)?;
     for letter in &dead {
         ui.note(&format!("given up after {} attempts: {}: {}", letter.attempts, letter.key, letter.error));
     }
-    let report = write_results(&config, &rows, stats, dead.len(), &pictures)?;
-    show(&config, &report, ui)?;
+    let stats = ledger.stats(&run)?;
+    let report = results::write(&config, &rows, stats, dead.len(), stopped.totals, &pictures)?;
+    results::show(&report, ui)?;
+    if let Some(refusal) = stopped.refusal {
+        bail!("{refusal}\nthe work was given back; mend this and run the same command again");
+    }
+    Ok(if stopped.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+}
+
+fn ledger_path(config: &RolloutConfig) -> PathBuf {
+    config.out.join("ledger.sqlite")
+}
+
+fn work(config: &RolloutConfig, samples: &[Arc<Sample>]) -> anyhow::Result<Vec<Task>> {
+    if samples.is_empty() || config.group == 0 {
+        bail!("there is nothing to do: {} questions, {} rollouts of each", samples.len(), config.group);
+    }
+    let jobs = Job::group(samples, config.group, config.seed);
+    Ok(tasks(&jobs, &config.decides())?)
+}
+
+/// Everything up to the first turn of the first question.
+fn dry_run(config: &RolloutConfig, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let pictures = Arc::new(Pictures::in_memory(usize::MAX));
+    let samples = samples(&config.data, &|bytes| Ok(pictures.put(bytes.to_vec().into()).map(drop)?))?;
+    let tasks = work(config, &samples)?;
+    let done = match ledger_path(config).exists() {
+        true => {
+            let ledger = SqliteLedger::open(&ledger_path(config), MAX_ATTEMPTS)?;
+            finished_tasks(&ledger, &config.run_name(), &tasks)?.len()
+        }
+        false => 0,
+    };
+    let limits = Limits::default();
+    let toolbox = toolbox(&config.tools, &limits)?;
+    let names: Vec<String> = toolbox.specs().iter().map(|s| s.name.clone()).collect();
+    let policy = match &config.policy {
+        PolicyConfig::Oracle => "the plan of each question".to_owned(),
+        PolicyConfig::Local { model, .. } => {
+            format!("{} on this machine", model.as_deref().unwrap_or("the default model"))
+        }
+        PolicyConfig::Endpoint(server) => {
+            let endpoint = Endpoint::new(server.config())?;
+            let key = if endpoint.config().api_key.is_some() { "a key" } else { "no key" };
+            format!("{} at {} with {key}", server.model, server.base_url)
+        }
+    };
+    let envs = ToolEnvs::new(config.env.clone(), toolbox, pictures, limits);
+    let mut prompt = String::new();
+    if let Some(sample) = samples.first() {
+        for message in envs.make(sample, None)?.init()? {
+            prompt.push_str(&format!("[{:?}]\n{}\n", message.role, message.plain_text()));
+        }
+    }
+    if ui.json {
+        let (questions, group) = (samples.len(), config.group);
+        println!(
+            "{:#}",
+            json!({"questions": questions, "group": group, "units": tasks.len(), "done": done, "policy": policy,
+                   "tools": names, "first_prompt": prompt, "out": config.out})
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{prompt}");
+    println!(
+        "{} questions x {} = {} rollouts, {done} done already",
+        samples.len(),
+        config.group,
+        tasks.len()
+    );
+    println!("policy: {policy}");
+    println!("tools: {}", names.join(", "));
+    println!("out: {} (nothing was written)", config.out.display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn samples(data: &Data, blobs: &BlobStore) -> anyhow::Result<Vec<Arc<Sample>>> {
+fn samples(data: &Data, keep: &dyn Fn(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<Vec<Arc<Sample>>> {
     match data {
         Data::World { name, count, seed, width, height, level } => {
             let world = ocelli_worlds::world(name)?;
             let setup = Setup::new(*width, *height, *level)?;
             let make = |index| {
                 let mut item = world.generate(*seed, index, &setup)?;
-                for picture in &item.pictures {
-                    blobs.put(&picture.bytes)?;
-                }
+                item.pictures.iter().try_for_each(|picture| keep(&picture.bytes))?;
                 item.sample.meta.insert("plan".to_owned(), serde_json::to_value(&item.plan)?);
                 Ok(Arc::new(item.sample))
             };
@@ -265,10 +193,9 @@ fn samples(data: &Data, blobs: &BlobStore) -> anyhow::Result<Vec<Arc<Sample>>> {
             let rows: Vec<Sample> = read_jsonl(path)?;
             let from = BlobStore::new(images);
             for hash in rows.iter().flat_map(|s| &s.messages).flat_map(|m| m.images()) {
-                let limit = ocelli_agent::pictures::MAX_IMAGE;
                 // A picture that cannot be had makes its own trajectory a bad sample, not the run.
-                if let Ok(bytes) = from.get(hash, limit) {
-                    blobs.put(&bytes)?;
+                if let Ok(bytes) = from.get(hash, ocelli_agent::pictures::MAX_IMAGE) {
+                    keep(&bytes)?;
                 }
             }
             Ok(rows.into_iter().map(Arc::new).collect())
@@ -276,7 +203,7 @@ fn samples(data: &Data, blobs: &BlobStore) -> anyhow::Result<Vec<Arc<Sample>>> {
     }
 }
 
-fn toolbox(tools: &Tools, engine_limits: &Limits) -> anyhow::Result<Arc<dyn Toolbox>> {
+fn toolbox(tools: &Tools, limits: &Limits) -> anyhow::Result<Arc<dyn Toolbox>> {
     if !tools.servers.is_empty() {
         if tools.names.is_some() {
             bail!("tools.names and tools.servers cannot be given together: a server offers what it offers");
@@ -284,13 +211,22 @@ fn toolbox(tools: &Tools, engine_limits: &Limits) -> anyhow::Result<Arc<dyn Tool
         let endpoint = |url: &String| ocelli_tools::Endpoint { url: url.clone(), token: None };
         let endpoints: Vec<_> = tools.servers.iter().map(endpoint).collect();
         let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
-        return Ok(Arc::new(runtime.block_on(Client::connect(&endpoints, engine_limits.clone()))?));
+        return Ok(Arc::new(runtime.block_on(Client::connect(&endpoints, limits.clone()))?));
     }
-    let mut registry = Registry::standard(engine_limits.clone());
+    let mut registry = Registry::standard(limits.clone());
     if let Some(names) = &tools.names {
         registry = registry.only(names)?;
     }
     Ok(Arc::new(LocalTools::new(Arc::new(registry), tools.threads)))
+}
+
+/// Why the engine came back, beside that the work was done.
+#[derive(Default)]
+struct Stopped {
+    interrupted: bool,
+    /// The endpoint refuses every request.
+    refusal: Option<String>,
+    totals: Option<Totals>,
 }
 
 fn roll_out(
@@ -298,7 +234,7 @@ fn roll_out(
     ledger: Arc<dyn Ledger>,
     pictures: Arc<Pictures>,
     ui: &Ui,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Stopped> {
     let limits = Limits::default();
     let toolbox = toolbox(&config.tools, &limits)?;
     let specs = toolbox.specs();
@@ -311,25 +247,39 @@ fn roll_out(
         limits: config.limits.clone(),
     };
     let engine = Engine::new(config.live)?;
-    let durable = DurableConfig { live: config.live, ..DurableConfig::new(RUN) };
+    let durable = DurableConfig { live: config.live, lease: LEASE, ..DurableConfig::new(config.run_name()) };
     let control = Control::default();
-    stop_on_interrupt(control.clone());
+    stop_on_interrupt(control.clone(), ui.clone());
 
-    let before = ledger.stats(RUN)?;
+    let before = ledger.stats(&durable.run)?;
+    if before.leased > 0 {
+        let seconds = LEASE.as_secs();
+        ui.note(&format!(
+            "{} rollouts are held by a process that runs or was killed; in the latter case they go on within {seconds} s",
+            before.leased
+        ));
+    }
     let bar = ui.progress(before.ready + before.leased, "rollouts");
-    let mut on_end = |_: &Ended| bar.inc(1);
+    let (mut answered, mut ended) = (0, 0);
+    let mut on_end = |e: &Ended| {
+        ended += 1;
+        answered += usize::from(e.trajectory.status == Status::Answered);
+        bar.set_message(format!("{answered} of {ended} answered"));
+        bar.inc(1);
+    };
+    let mut stopped = Stopped::default();
     match &config.policy {
         PolicyConfig::Oracle => {
             let world = world(Arc::new(ScriptedPolicy::oracle(format)));
             engine.run_durable(None, &world, &control, ledger, &durable, &mut on_end)?;
         }
-        PolicyConfig::Endpoint { base_url, model, sampling, timeout_s } => {
-            let mut endpoint = EndpointConfig::new(base_url, model);
-            endpoint.timeout_s = *timeout_s;
-            let key = std::env::var("OCELLI_API_KEY").ok().filter(|k| !k.is_empty());
-            endpoint.api_key = key.map(ocelli_agent::endpoint::ApiKey::new);
-            let policy = EndpointPolicy::new(Endpoint::new(endpoint)?, sampling.clone(), format);
-            engine.run_durable(None, &world(Arc::new(policy)), &control, ledger, &durable, &mut on_end)?;
+        PolicyConfig::Endpoint(server) => {
+            let endpoint = Endpoint::new(server.config())?;
+            let policy = EndpointPolicy::new(endpoint, server.sampling.clone(), format);
+            let world = world(Arc::new(policy.clone()));
+            engine.run_durable(None, &world, &control, ledger, &durable, &mut on_end)?;
+            stopped.totals = Some(policy.endpoint().totals());
+            stopped.refusal = policy.refusal();
         }
         PolicyConfig::Local { model, temperature, top_p, rows } => {
             let path = model_source::resolve(model.as_deref(), ui)?;
@@ -346,98 +296,20 @@ fn roll_out(
         }
     }
     bar.finish_and_clear();
-    Ok(())
+    stopped.interrupted = control.signal() != Signal::Run && stopped.refusal.is_none();
+    Ok(stopped)
 }
 
 /// The first Ctrl-C lets each trajectory save its turn and gives the work back; the second stops at once.
-fn stop_on_interrupt(control: Control) {
+fn stop_on_interrupt(control: Control, ui: Ui) {
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             let _ = tokio::signal::ctrl_c().await;
+            ui.note("saving what is under way; once more to stop at once");
             control.pause();
             let _ = tokio::signal::ctrl_c().await;
             control.cancel();
         });
     });
-}
-
-fn write_results(
-    config: &RolloutConfig,
-    rows: &[Ended],
-    work: Stats,
-    dead: usize,
-    pictures: &Pictures,
-) -> anyhow::Result<Report> {
-    let trajectories: Vec<Trajectory> = rows.iter().map(|r| r.trajectory.clone()).collect();
-    let (kept, filters) = filter(&trajectories, &config.filters, "accuracy");
-    let rewards: Vec<f64> =
-        trajectories.iter().filter_map(|t| t.score("reward")).map(ocelli_data::Score::or_zero).collect();
-    let mean_reward = (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64);
-    write_jsonl(&config.out.join("trajectories.jsonl"), &trajectories)?;
-    write_jsonl(&config.out.join("sft.jsonl"), &kept)?;
-    let report = Report { work, dead, filters, mean_reward };
-    write_atomic(&config.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
-    let name = config.out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let viewer = ViewerConfig {
-        title: name,
-        subtitle: format!("{} trajectories, {} kept for training", trajectories.len(), report.filters.kept),
-        ..ViewerConfig::default()
-    };
-    let page = render(rows, &viewer, &|hash| pictures.get(hash).ok());
-    write_atomic(&config.out.join("index.html"), page.as_bytes())?;
-    Ok(report)
-}
-
-fn show(config: &RolloutConfig, report: &Report, ui: &Ui) -> anyhow::Result<()> {
-    if ui.json {
-        println!("{}", serde_json::to_string_pretty(report)?);
-        return Ok(());
-    }
-    let f = &report.filters;
-    println!("{}", ui.bold(&format!("{} trajectories, {} kept", f.seen, f.kept)));
-    for (status, count) in &f.statuses {
-        println!("  {count:>6}  {}", name(status)?);
-    }
-    println!("refused by each filter (by it alone)");
-    for (filter, count) in &f.refused {
-        let alone = f.refused_alone.get(filter).copied().unwrap_or(0);
-        println!("  {count:>6}  ({alone})  {}", name(filter)?);
-    }
-    if let Some(mean) = report.mean_reward {
-        println!("mean reward {mean:.3}");
-    }
-    if !report.work.is_settled() {
-        let left = report.work.ready + report.work.leased;
-        println!("{left} not finished; the same command goes on");
-    }
-    println!("{}", config.out.join("index.html").display());
-    Ok(())
-}
-
-/// The name that JSON uses.
-fn name(value: &impl Serialize) -> anyhow::Result<String> {
-    let value = serde_json::to_value(value)?;
-    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_example_is_read_and_written_back() {
-        let text = include_str!("../../../../configs/rollout-charts.toml");
-        let config: RolloutConfig = config::parse(text, &["data.count=3".into()]).unwrap();
-        let again: RolloutConfig = config::parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap();
-        assert_eq!(format!("{config:?}"), format!("{again:?}"));
-        assert!(matches!(config.data, Data::World { count: 3, .. }));
-    }
-
-    #[test]
-    fn an_unknown_key_is_named() {
-        let text = "out = \"x\"\nlife = 3\n[data]\nkind = \"world\"\nname = \"charts\"\ncount = 1\n[policy]\nkind = \"oracle\"\n";
-        let message = config::parse::<RolloutConfig>(text, &[]).unwrap_err().to_string();
-        assert!(message.contains("`life`") && message.contains("did you mean `live`?"), "{message}");
-    }
 }

@@ -213,9 +213,9 @@ fn extremum(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked
         if largest { pool.iter().map(|e| e.value).max()? } else { pool.iter().map(|e| e.value).min()? };
     let mut winners = pool.iter().filter(|e| e.value == best);
     let (winner, tie) = (*winners.next()?, winners.next().is_some());
-    if tie || pool.len() < 2 {
-        return None;
-    }
+    // The one that comes closest: who measures both has decided.
+    let rest = pool.iter().filter(|e| e.value != best);
+    let (false, Some(second)) = (tie, rest.min_by_key(|e| e.value.abs_diff(best))) else { return None };
     let kind = match (chart.style, chart.compact) {
         (Style::Scatter, _) => "coloured point",
         (Style::Pie, _) => "sector",
@@ -232,13 +232,16 @@ fn extremum(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked
     let extreme = if largest { "largest" } else { "smallest" };
     let which = if chart.style == Style::Scatter { "y value" } else { "value" };
     let question = format!("Which {kind} has the {extreme} {which}{of}?");
-    let conclusion = format!("The {extreme} is {answer}.");
-    Some(Asked {
-        skill: Skill::Extremum,
-        question,
-        target: text(&answer),
-        plan: Plan::direct(conclusion, answer),
-    })
+    let mut plan = reading(chart, &[(&winner.name, winner.mark), (&second.name, second.mark)]);
+    plan.conclusion = format!(
+        "{} is {} and {} is {}, so the {extreme} is {answer}.",
+        winner.name,
+        chart.show(winner.value),
+        second.name,
+        chart.show(second.value)
+    );
+    plan.answer = answer.clone();
+    Some(Asked { skill: Skill::Extremum, question, target: text(&answer), plan })
 }
 
 fn compare(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked> {
