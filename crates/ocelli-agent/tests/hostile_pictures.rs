@@ -1,5 +1,5 @@
 //! Ten thousand hostile pictures come back from a tool, and the policy looks at each with another tool: every
-//! trajectory ends as the policy wanted, each bad picture is a complaint, nothing panics.
+//! trajectory ends, with the picture named where it cannot be read, and nothing panics.
 
 mod toy;
 
@@ -23,7 +23,7 @@ use serde_json::json;
 use toy::{samples, standard_tools, world};
 
 const ROUNDS: usize = 4;
-const TRAJECTORIES: usize = 2500;
+const TRAJECTORIES: usize = 5000;
 
 /// `enhance` gives back a picture that was tampered with; the other tools are the real ones.
 struct Hostile {
@@ -106,13 +106,22 @@ fn ten_thousand_hostile_pictures() {
     let jobs = Job::group(&samples(&world, 1), TRAJECTORIES as u32, 0);
     let report =
         Engine::new(64).unwrap().run(None, &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
-    let mut complaints = 0;
+    let mut unreadable = 0;
     for e in &report.ended {
-        assert_eq!(e.trajectory.status, Status::Answered, "{:?}", e.why);
-        assert_eq!(e.trajectory.tools.len(), 2 * ROUNDS);
-        complaints += e.trajectory.tools.iter().filter(|u| u.result.is_error).count();
+        let why = e.why.as_deref().unwrap_or_default();
+        match e.trajectory.status {
+            Status::Answered => assert_eq!(e.trajectory.tools.len(), 2 * ROUNDS),
+            // What cannot be read is the fault of the tool that made it, never a panic of the one that looks.
+            Status::ToolFailed => {
+                assert!(why.starts_with("picture ") && why.contains("cannot be read"), "{why}");
+                unreadable += 1;
+            }
+            other => panic!("{other:?}: {why}"),
+        }
     }
-    assert_eq!((report.ended.len(), sent.load(Ordering::Relaxed)), (TRAJECTORIES, TRAJECTORIES * ROUNDS));
+    assert_eq!(report.ended.len(), TRAJECTORIES);
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent >= 10_000, "{sent} pictures");
     // Neither all nor none of them can be decoded, or the corpus would be too weak.
-    assert!((500..9500).contains(&complaints), "{complaints}");
+    assert!((500..4500).contains(&unreadable), "{unreadable}");
 }

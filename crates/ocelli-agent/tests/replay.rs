@@ -65,6 +65,7 @@ proptest! {
         let both = first.ended.iter().zip(&second.ended);
         prop_assert_eq!(first.ended.len(), second.ended.len());
         for (a, b) in both {
+            prop_assert_eq!((a.trajectory.status, &a.why), (b.trajectory.status, &b.why));
             prop_assert_eq!(content(a), content(b));
         }
     }

@@ -17,7 +17,7 @@ use ocelli_agent::scripted::ScriptedPolicy;
 use ocelli_agent::tool_env::{AnswerRule, ToolEnvConfig, ToolEnvs};
 use ocelli_agent::toolbox::{LocalTools, Toolbox};
 use ocelli_data::{Sample, Score, Status, ToolCall};
-use ocelli_reward::{Accuracy, Rubric};
+use ocelli_reward::{Accuracy, Rubric, Scorer};
 use ocelli_tools::{Images, Limits, Registry, Reply, ToolError, ToolSpec};
 use ocelli_worlds::{Item, Level, Setup, world};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn cases(name: &str, level: Level, count: u64) -> Vec<Case> {
     let jobs = Job::group(&samples, 1, 0);
     let engine = Engine::new(4).unwrap();
     let mut rows = engine.run(None, &rollouts, &Control::default(), jobs, Until::AllEnded, &mut |_| {}).ended;
-    let rubric = Rubric::new(vec![(1.0, Box::new(Accuracy::default()))]).unwrap();
+    let rubric = Rubric::new(vec![(1.0, Box::new(Accuracy::default()) as Box<dyn Scorer>)]).unwrap();
     score(&mut rows, &rubric, samples.iter().map(AsRef::as_ref));
     let seen = seen.lock().unwrap();
     items
@@ -152,7 +152,7 @@ fn at_least(counts: &BTreeMap<String, (usize, usize)>, share: f64, skills: &[&st
 fn found(heard: &Result<Value, String>) -> Option<usize> {
     match heard {
         Ok(data) => data["points"].as_array().map(Vec::len),
-        Err(why) => why.starts_with("found nothing").then_some(0),
+        Err(why) => why.contains("found nothing").then_some(0),
     }
 }
 

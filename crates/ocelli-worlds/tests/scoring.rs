@@ -1,8 +1,6 @@
 //! Gold answers of every world score 1, in every form in which a policy may give them; ways to collect a reward without
 //! knowing the answer score 0.
 
-use std::collections::HashSet;
-
 use ocelli_data::Target;
 use ocelli_reward::Accuracy;
 use ocelli_worlds::{Item, Level, Setup, WORLDS, world};
@@ -124,9 +122,7 @@ fn hacks(item: &Item) -> Vec<String> {
 #[test]
 fn hacks_score_zero() {
     for name in WORLDS {
-        let mut kinds = HashSet::new();
         for item in items(name) {
-            kinds.insert(std::mem::discriminant(&item.sample.target));
             for hack in hacks(&item) {
                 let value = value(&hack, &item.sample.target);
                 assert_eq!(
@@ -138,6 +134,5 @@ fn hacks_score_zero() {
                 );
             }
         }
-        assert!(!kinds.is_empty());
     }
 }
