@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,13 +83,15 @@ pub fn create_dir(path: &Path) -> Result<(), IoError> {
 }
 
 /// Writes a file so that a reader sees the old content or the new one, never a part: a temporary file beside it,
-/// flushed to disk, then renamed over it.
+/// flushed to disk, then renamed over it. Threads and processes may write the same path at once; the last one stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         create_dir(dir)?;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
+    // No two writers share a temporary file, or one would rename it away under the other.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    name.push(format!(".tmp-{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let tmp = path.with_file_name(name);
     let written = (|| {
         let mut file = File::create(&tmp)?;
@@ -99,7 +102,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
         let _ = fs::remove_file(&tmp);
         return Err(os("write", &tmp)(e));
     }
-    fs::rename(&tmp, path).map_err(os("rename into", path))
+    fs::rename(&tmp, path).map_err(|e| {
+        let _ = fs::remove_file(&tmp);
+        os("rename into", path)(e)
+    })
 }
 
 /// Longest JSON line that is read, in bytes.
