@@ -216,7 +216,7 @@ proptest! {
     ) {
         let vlm = model();
         let texts: Vec<&str> = pick.iter().map(|i| TEXTS[*i]).collect();
-        let batch = BatchConfig { rows, cached_tokens: cached, share_prompts: true };
+        let batch = BatchConfig { rows, cached_tokens: cached, ..BatchConfig::default() };
         let rolled = roll(&vlm, &texts, seed, batch, in_prompt);
         for t in &rolled.trajectories {
             trained_as_rolled(t, &vlm, &rolled);
