@@ -190,6 +190,31 @@ impl Rollouts {
         from_dialogue_with(model, &name, &t.messages, options, self.pictures.as_ref())
     }
 
+    /// What a supervised run learns before reinforcement with tools: the oracle's answer to every question without tools;
+    /// and, where there are tools, with tools listed: to the first `calling` (a share, 0..=1) of the questions with the
+    /// plan's calls, to the others at once, so that reinforcement finds both ways and decides between them.
+    pub fn lessons(
+        &self,
+        model: &Vlm,
+        samples: &[Arc<Sample>],
+        calling: f64,
+    ) -> Result<Vec<Response>, TrainError> {
+        let mut lessons = Vec::new();
+        let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<(), TrainError> {
+            for t in self.oracle(samples, &oracle)? {
+                lessons.push(self.lesson(model, &t, oracle.tools)?);
+            }
+            Ok(())
+        };
+        learn(samples, OracleConfig { tools: false, calls: false, ..OracleConfig::default() })?;
+        if self.has_tools() {
+            let calling = (samples.len() as f64 * calling.clamp(0.0, 1.0)) as usize;
+            learn(&samples[..calling], OracleConfig::default())?;
+            learn(&samples[calling..], OracleConfig { calls: false, ..OracleConfig::default() })?;
+        }
+        Ok(lessons)
+    }
+
     /// `group` rollouts of each sample by `model`, whose weights have this version; `temperature` of `None` is that of the
     /// configuration, 0 takes the likeliest token. Groups in the order of the samples, every group complete, whatever became
     /// of its members.

@@ -8,7 +8,9 @@ use ocelli_agent::pictures::Pictures;
 use ocelli_model::vlm::Vlm;
 use ocelli_train::grpo::{self, GrpoConfig, GrpoInputs};
 use ocelli_train::mpo::{self, MpoConfig};
+use ocelli_train::responses::Response;
 use ocelli_train::reward_model::{self, RewardConfig};
+use ocelli_train::rollouts::{RolloutConfig, Rollouts};
 use ocelli_train::run::Outcome;
 use ocelli_train::sft::{self, SftConfig};
 use ocelli_train::sources::{Data, DataSource, ModelSource, PICTURE_MEMORY, ToolSource};
@@ -65,9 +67,16 @@ struct File<T> {
     /// Supervised runs on questions: learn the oracle's reasons before the answer.
     #[serde(default)]
     reasons: bool,
-    /// Reinforcement: tools that the policy may call.
+    /// Tools that the policy may call. A supervised run on drawn questions then learns the oracle's calls too.
     #[serde(default)]
     tools: ToolSource,
+    /// Supervised runs with tools: share of the questions whose plan is followed call by call; the others are answered at
+    /// once although tools are listed.
+    #[serde(default = "half")]
+    calling: f64,
+    /// Supervised runs with tools: how rollouts are written and bounded.
+    #[serde(default)]
+    rollout: RolloutConfig,
     /// Reinforcement: the reward model, where the reward weighs one.
     #[serde(default)]
     reward_model: Option<ModelSource>,
@@ -75,7 +84,20 @@ struct File<T> {
     train: T,
 }
 
+fn half() -> f64 {
+    0.5
+}
+
 impl<T> File<T> {
+    /// Examples of a supervised run.
+    fn lessons(&self, model: &Vlm, data: &Data) -> anyhow::Result<Vec<Response>> {
+        let Some(toolbox) = self.tools.load()? else { return Ok(data.responses(model, self.reasons)?) };
+        let pictures = Arc::new(Pictures::in_memory(PICTURE_MEMORY));
+        data.share_pictures(&pictures)?;
+        let rollouts = Rollouts::new(model, &self.rollout, pictures, Some(toolbox))?;
+        Ok(rollouts.lessons(model, &data.samples(), self.calling)?)
+    }
+
     fn held_out(&self) -> anyhow::Result<Data> {
         Ok(if self.held_out.is_empty() { Data::default() } else { self.held_out.load()? })
     }
@@ -108,8 +130,8 @@ fn checked(ui: &Ui, model: &Vlm, examples: usize, held_out: usize) {
 fn train_sft(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let file: File<SftConfig> = config::load(&run.config, &run.set)?;
     let model = file.model.load()?;
-    let train = file.data.load()?.responses(&model, file.reasons)?;
-    let held_out = file.held_out()?.responses(&model, file.reasons)?;
+    let train = file.lessons(&model, &file.data.load()?)?;
+    let held_out = file.lessons(&model, &file.held_out()?)?;
     if run.dry_run {
         file.train.validate(&train, &held_out)?;
         checked(watch.ui(), &model, train.len(), held_out.len());

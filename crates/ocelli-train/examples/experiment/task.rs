@@ -13,7 +13,7 @@ use ocelli_train::buffer::BufferConfig;
 use ocelli_train::grpo::{self, Accuracies, Count, GrpoConfig, GrpoInputs};
 use ocelli_train::observe::{Go, Observer, Progress};
 use ocelli_train::responses::Response;
-use ocelli_train::rollouts::{OracleConfig, RolloutConfig, Rollouts};
+use ocelli_train::rollouts::{RolloutConfig, Rollouts};
 use ocelli_train::run::RunConfig;
 use ocelli_train::schedule::{Schedule, Shape};
 use ocelli_train::sft::{self, SftConfig};
@@ -207,21 +207,7 @@ impl Lab {
         rollouts: &Rollouts,
         samples: &[Arc<Sample>],
     ) -> Result<Vec<Response>> {
-        let mut lessons = Vec::new();
-        let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<()> {
-            for t in rollouts.oracle(samples, &oracle)? {
-                lessons.push(rollouts.lesson(model, &t, oracle.tools)?);
-            }
-            Ok(())
-        };
-        let plain = OracleConfig { tools: false, calls: false, ..OracleConfig::default() };
-        learn(samples, plain)?;
-        if rollouts.has_tools() {
-            let calling = (samples.len() as f64 * self.settings.calling) as usize;
-            learn(&samples[..calling], OracleConfig::default())?;
-            learn(&samples[calling..], OracleConfig { calls: false, ..OracleConfig::default() })?;
-        }
-        Ok(lessons)
+        Ok(rollouts.lessons(model, samples, self.settings.calling)?)
     }
 
     fn next_dir(&self) -> std::path::PathBuf {
