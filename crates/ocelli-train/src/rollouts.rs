@@ -18,7 +18,7 @@ use ocelli_agent::scripted::{Plan, ScriptedPolicy};
 use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
 use ocelli_agent::toolbox::{NoTools, Toolbox};
 use ocelli_agent::vlm_policy::{VlmModel, VlmRenderer};
-use ocelli_data::{Sample, Status, Trajectory};
+use ocelli_data::{Message, Sample, Status, Trajectory};
 use ocelli_model::ChatOptions;
 use ocelli_model::generate::Sampling;
 use ocelli_model::vlm::Vlm;
@@ -53,6 +53,9 @@ impl Default for RolloutConfig {
         }
     }
 }
+
+/// Oracles under way together.
+const ORACLES: usize = 4;
 
 /// How an oracle shows its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +160,7 @@ impl Rollouts {
     }
 
     /// What the oracle does with each question that carries a plan (`meta.plan`), with real tools; in the order of the
-    /// samples, those left out in which a call failed. Its trajectories have messages and no tokens; [`Rollouts::lesson`] writes them for a model.
+    /// samples, those left out in which a call failed (an error if that is more than a fifth). Its trajectories have messages and no tokens; [`Rollouts::lesson`] writes them for a model.
     pub fn oracle(
         &self,
         samples: &[Arc<Sample>],
@@ -172,11 +175,35 @@ impl Rollouts {
         };
         let samples = samples.iter().map(|s| oracle.prepare(s)).collect::<Result<Vec<_>, _>>()?;
         let jobs = Job::group(&samples, 1, 0);
-        let report = self.engine.run(None, &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
-        // A call that failed, or an end without an answer, is no example.
-        let sound =
-            |t: &Trajectory| t.status == Status::Answered && t.tools.iter().all(|used| !used.result.is_error);
-        Ok(report.ended.into_iter().map(|e| e.trajectory).filter(sound).collect())
+        // An oracle does not think between calls: with more of them under way, calls would only queue, and be late.
+        let engine = Engine::new(ORACLES).map_err(|e| TrainError::Config(e.to_string()))?;
+        let report = engine.run(None, &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
+        let (mut sound, mut failed) = (Vec::with_capacity(samples.len()), Vec::new());
+        for Ended { trajectory, why, .. } in report.ended {
+            let error = trajectory.tools.iter().find(|used| used.result.is_error);
+            match error {
+                None if trajectory.status == Status::Answered => sound.push(trajectory),
+                _ => {
+                    let said = error.map(|used| Message::tool(used.result.clone()).plain_text());
+                    let status = trajectory.status;
+                    failed.push(format!(
+                        "{}: {status:?} {}",
+                        trajectory.sample_id,
+                        said.or(why).unwrap_or_default()
+                    ));
+                }
+            }
+        }
+        // A call that failed is no example; where many fail, what would be learned is not what was meant.
+        if failed.len() * 5 > samples.len() {
+            return Err(TrainError::Data(format!(
+                "the oracle failed on {} of {} questions, on the first of them so: {}",
+                failed.len(),
+                samples.len(),
+                failed[0]
+            )));
+        }
+        Ok(sound)
     }
 
     /// A trajectory as an example to learn from, token for token what a rollout of `model` would record: recorded tokens
