@@ -8,6 +8,7 @@
 
 mod commands;
 mod config;
+mod pipeline;
 mod report;
 mod ui;
 mod watch;

@@ -12,6 +12,7 @@ mod model_source;
 mod report;
 mod rescore;
 mod rollout;
+mod run;
 mod tools;
 mod train;
 mod verify;
@@ -25,6 +26,7 @@ use crate::ui::Ui;
 /// All commands, in the order in which help shows them.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Run(run::Args),
     Eval(eval::Args),
     Rescore(rescore::Args),
     Compare(compare::Args),
@@ -43,6 +45,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, ui: &Ui) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => run::run(&args, ui),
             Self::Eval(args) => eval::run(&args, ui),
             Self::Rescore(args) => rescore::run(&args, ui),
             Self::Compare(args) => compare::run(&args, ui),

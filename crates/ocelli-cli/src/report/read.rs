@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ocelli_data::io::{BlobStore, read_bounded, read_jsonl};
 use ocelli_data::record::Record;
-use ocelli_data::run::{ItemResult, RunSummary};
+use ocelli_data::run::{Arm, ItemResult, RunSummary};
 use ocelli_data::{ContentHash, Trajectory};
 use ocelli_eval::stats::{self, Estimate};
 
@@ -69,8 +69,33 @@ impl Run {
         Ok(run)
     }
 
+    /// Arms with their items.
+    pub(crate) fn arms(&self) -> impl Iterator<Item = (&Arm, &Vec<ItemResult>)> {
+        self.summary.arms.iter().zip(&self.items)
+    }
+
+    /// The summary with the accuracy of every arm, and where the page is.
+    pub(crate) fn summary_for_machines(&self, page: &Path) -> anyhow::Result<serde_json::Value> {
+        let mut all = serde_json::to_value(&self.summary)?;
+        let arms = self.arms().map(|(arm, items)| {
+            let e = Self::accuracy(items.iter());
+            serde_json::json!({
+                "id": arm.id,
+                "label": arm.label,
+                "tools": arm.tools,
+                "n": items.len(),
+                "accuracy": e.as_ref().map(|e| e.mean),
+                "interval": e.as_ref().map(|e| [e.interval.low, e.interval.high]),
+                "calls": items.iter().map(|i| i.tools.len()).sum::<usize>(),
+            })
+        });
+        all["arms"] = arms.collect();
+        all["report"] = serde_json::json!(page);
+        Ok(all)
+    }
+
     /// Share of right answers of the items, with a 95 % interval; `None` where there is no item.
-    pub(super) fn accuracy<'a>(items: impl Iterator<Item = &'a ItemResult>) -> Option<Estimate> {
+    pub(crate) fn accuracy<'a>(items: impl Iterator<Item = &'a ItemResult>) -> Option<Estimate> {
         let scores: Vec<f64> = items.map(|i| i.score).collect();
         stats::proportion::<usize>(&scores, None, 0.95).ok()
     }

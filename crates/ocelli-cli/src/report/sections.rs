@@ -22,7 +22,7 @@ fn arm_name(arm: &Arm) -> String {
 }
 
 fn arms(run: &Run) -> impl Iterator<Item = (&Arm, &Vec<ItemResult>)> {
-    run.summary.arms.iter().zip(&run.items)
+    run.arms()
 }
 
 /// Title, what was done, and accuracy of every arm with its interval.

@@ -1,0 +1,90 @@
+//! What a run will take, before it runs: one measured step of the first model on the first questions, scaled by the
+//! amounts that the configuration asks for.
+
+use super::config::{Pipeline, Stage};
+use super::order::key;
+use super::stages::probe::{Measured, measure};
+use super::store::{State, Store};
+use crate::watch::peak_memory;
+
+/// A pair of answers behind one prompt costs about this many single answers, and so does each further answer of a group:
+/// the picture is most of a sequence and is there once.
+const SECOND_ANSWER: f64 = 0.3;
+
+/// One line of the plan.
+pub(crate) struct Line {
+    pub(crate) stage: String,
+    pub(crate) says: &'static str,
+    /// `unchanged`, `goes on` or `to do`.
+    pub(crate) state: &'static str,
+    /// Seconds from the beginning, where they can be told.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// The whole plan.
+pub(crate) struct Plan {
+    pub(crate) lines: Vec<Line>,
+    /// Largest resident memory of measuring in MiB, where the system tells; a run takes more with `rows`.
+    pub(crate) memory: Option<u64>,
+}
+
+/// Measures and scales. Stages behind one that is to do are to do themselves, unless it comes out as before.
+pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
+    let first_model = config.stage.values().find_map(|s| if let Stage::Model(m) = s { Some(m) } else { None });
+    let first_data = config.stage.values().find_map(|s| if let Stage::Questions(q) = s { Some(q) } else { None });
+    let measured = match (first_model, first_data) {
+        (Some(model), Some(data)) => Some(measure(model, &data.from, &config.rollout)?),
+        _ => None,
+    };
+    let store = Store::new(&config.out);
+    let mut lines = Vec::with_capacity(config.stage.len());
+    for (name, stage) in &config.stage {
+        let state = match store.state(name, &key(config, &store, name)?)? {
+            State::Done(_) if stage.always_runs() => "to do",
+            State::Done(_) => "unchanged",
+            State::Begun => "goes on",
+            State::New => "to do",
+        };
+        let seconds = measured.and_then(|m| seconds(config, stage, m)).filter(|_| state != "unchanged");
+        lines.push(Line { stage: name.clone(), says: stage.says(), state, seconds });
+    }
+    Ok(Plan { lines, memory: peak_memory() })
+}
+
+/// Number of questions of a stage, where the configuration says it.
+fn count(config: &Pipeline, stage: &str) -> Option<f64> {
+    let Some(Stage::Questions(q)) = config.stage.get(stage) else { return None };
+    let drawn = q.from.world.as_ref().map(|w| w.count as f64);
+    let limit = q.from.limit.map(|l| l as f64);
+    match (drawn, limit) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn seconds(config: &Pipeline, stage: &Stage, m: Measured) -> Option<f64> {
+    let pair = m.learned * (1.0 + SECOND_ANSWER);
+    Some(match stage {
+        Stage::Questions(_) | Stage::Model(_) => 1.0,
+        Stage::Trajectories(t) if t.oracle.is_some() => return None,
+        Stage::Trajectories(t) => count(config, &t.questions)? * f64::from(t.group) * m.answered,
+        Stage::Pairs(p) => count(config, &p.questions)? * f64::from(p.group) * m.answered,
+        Stage::Sft(s) => s.train.run.steps as f64 * s.train.batch as f64 * m.learned,
+        Stage::Reward(r) => {
+            let staged: u64 = r.train.stages.iter().map(|s| s.steps).sum();
+            let steps = if r.train.stages.is_empty() { r.train.run.steps } else { staged };
+            steps as f64 * r.train.batch as f64 * pair
+        }
+        Stage::Mpo(p) => p.train.run.steps as f64 * p.train.batch as f64 * pair,
+        Stage::Grpo(g) => {
+            let groups = g.train.run.steps as f64 * g.train.prompts as f64;
+            let size = f64::from(g.train.group);
+            groups * (size * m.answered + m.learned * (1.0 + SECOND_ANSWER * (size - 1.0)))
+        }
+        Stage::Evaluate(e) => {
+            let n = count(config, &e.questions)?;
+            let ways: usize = e.arms.iter().filter(|a| a.model.is_some()).map(|a| a.tools.ways().len()).sum();
+            n * ways as f64 * m.answered
+        }
+    })
+}
