@@ -18,7 +18,7 @@ pub struct Engines {
 }
 
 /// Pictures whose text is remembered.
-const TEXTS: usize = 256;
+const TEXTS: usize = 1 << 14;
 
 impl Engines {
     /// Holds at most `pixel_cache_bytes` of decoded pictures (3 bytes a pixel).

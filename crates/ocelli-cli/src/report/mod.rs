@@ -19,8 +19,8 @@ pub(crate) fn render(runs: &[Run]) -> String {
         body += &sections::groups(run);
         body += &sections::facts(run);
         body += &sections::tools(run);
-        body += &sections::curves(run);
         body += &sections::samples(run);
+        body += &sections::curves(run);
         body += &sections::stages(run);
         body += &sections::provenance(run);
     }

@@ -60,6 +60,11 @@ th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(
 th{color:var(--dim);font-weight:600;font-size:.85rem}td.n,th.n{text-align:right}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:11px system-ui,sans-serif}svg .name{fill:var(--ink)}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:.2em;margin-right:.35em;vertical-align:-.05em}
+.iv{display:grid;grid-template-columns:max-content 1fr max-content;gap:.45rem .9rem;align-items:center;margin:.6rem 0}
+.iv-track{position:relative;height:1.1rem;background:linear-gradient(90deg,var(--line) 1px,transparent 1px) 0 0/25% 100%;border-right:1px solid var(--line)}
+.iv-track i{position:absolute}.iv-band{top:.3rem;height:.5rem;opacity:.35;border-radius:.25rem}.iv-dot{top:.2rem;width:.7rem;height:.7rem;margin-left:-.35rem;border-radius:50%}
+.iv-mark{top:-.2rem;bottom:-.2rem;border-left:2px dashed var(--dim)}.iv-value{font-variant-numeric:tabular-nums;text-align:right}
+@media(max-width:34rem){.iv{grid-template-columns:1fr max-content;gap:.1rem .6rem}.iv-track{grid-column:1/3;grid-row:auto;margin-bottom:.5rem;order:0}.iv-name{grid-column:1}.iv-value{grid-column:2}.iv{grid-auto-flow:dense}}
 .alarm{border-left:.3rem solid var(--bad)}
 details{margin:.5rem 0}summary{cursor:pointer}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.6rem;font-size:.82rem;margin:.4rem 0}

@@ -114,56 +114,31 @@ pub(super) struct IntervalRow {
     pub(super) colour: usize,
 }
 
-/// Values with their intervals on a common scale from 0 to 100 %, and chance as a dashed line.
-pub(super) fn intervals(rows: &[IntervalRow], chance: Option<f64>) -> String {
-    const W: f64 = 640.0;
-    const LEFT: f64 = 190.0;
-    const RIGHT: f64 = 54.0;
-    const ROW: f64 = 26.0;
-    let height = ROW * rows.len() as f64 + 24.0;
-    let x = |v: f64| LEFT + v.clamp(0.0, 1.0) * (W - LEFT - RIGHT);
-    let mut svg =
-        format!("<svg viewBox=\"0 0 {W} {height}\" role=img aria-label=\"accuracy with intervals\">");
-    for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        let _ = write!(
-            svg,
-            "<line x1={0:.1} x2={0:.1} y1=4 y2={1:.1} stroke=\"var(--line)\"/>\
-             <text x={0:.1} y={2:.1} text-anchor=middle>{3:.0} %</text>",
-            x(tick),
-            height - 18.0,
-            height - 4.0,
-            tick * 100.0
-        );
-    }
-    if let Some(chance) = chance {
-        let _ = write!(
-            svg,
-            "<line x1={0:.1} x2={0:.1} y1=4 y2={1:.1} stroke=\"var(--dim)\" stroke-dasharray=\"4 3\"><title>chance</title></line>",
-            x(chance),
-            height - 18.0
-        );
-    }
-    for (i, row) in rows.iter().enumerate() {
-        let at = ROW * i as f64 + 18.0;
-        let colour = COLOURS[row.colour % COLOURS.len()];
-        let _ = write!(
-            svg,
-            "<text class=name x={:.0} y={:.1} text-anchor=end>{}</text>\
-             <line x1={:.1} x2={:.1} y1={at} y2={at} style=\"stroke:{colour}\" stroke-width=5 stroke-linecap=round opacity=.35 />\
-             <circle cx={:.1} cy={at} r=5 style=\"fill:{colour}\"/>\
-             <text class=name x={:.0} y={:.1} text-anchor=end>{:.1}</text>",
-            LEFT - 10.0,
-            at + 4.0,
-            escape(&row.label),
-            x(row.lo),
-            x(row.hi),
-            x(row.value),
-            W - 4.0,
-            at + 4.0,
-            row.value * 100.0
-        );
-    }
-    svg + "</svg>"
+/// Values with their intervals on a common scale from 0 to 100 %; plain HTML, so that its text stays readable on a phone.
+/// `mark` is drawn as a dashed line (guessing).
+pub(super) fn intervals(rows: &[IntervalRow], mark: Option<f64>) -> String {
+    let percent = |v: f64| format!("{:.2}%", v.clamp(0.0, 1.0) * 100.0);
+    let line = mark.map_or_else(String::new, |m| format!("<i class=iv-mark style=\"left:{}\"></i>", percent(m)));
+    let drawn: String = rows
+        .iter()
+        .map(|row| {
+            let colour = COLOURS[row.colour % COLOURS.len()];
+            format!(
+                "<div class=iv-name>{}</div><div class=iv-track>{line}\
+                 <i class=iv-band style=\"left:{};width:{};background:{colour}\"></i>\
+                 <i class=iv-dot style=\"left:{};background:{colour}\"></i></div>\
+                 <div class=iv-value><b>{:.1}</b> <span class=dim>{:.1} – {:.1}</span></div>",
+                escape(&row.label),
+                percent(row.lo),
+                percent(row.hi - row.lo),
+                percent(row.value),
+                row.value * 100.0,
+                row.lo * 100.0,
+                row.hi * 100.0,
+            )
+        })
+        .collect();
+    format!("<div class=iv>{drawn}</div>")
 }
 
 #[cfg(test)]

@@ -235,14 +235,20 @@ pub(super) fn curves(run: &Run) -> String {
     stages.sort_by_key(place);
     let mut content = String::new();
     for stage in stages {
-        let plots: String = run
-            .metrics
-            .iter()
-            .filter(|((s, _), points)| s == stage && points.len() > 1)
-            .map(|((_, name), points)| plot::curves(name, &[Curve { label: name, points }]))
-            .collect();
-        if !plots.is_empty() {
-            content += &format!("<h3>{}</h3><div class=grid>{plots}</div>", escape(stage));
+        let of_stage = || run.metrics.iter().filter(move |((s, _), points)| s == stage && points.len() > 1);
+        let draw = |main: bool| -> String {
+            of_stage()
+                .filter(|((_, name), _)| is_main(name) == main)
+                .map(|((_, name), points)| plot::curves(name, &[Curve { label: name, points }]))
+                .collect()
+        };
+        let (main, rest) = (draw(true), draw(false));
+        if main.is_empty() && rest.is_empty() {
+            continue;
+        }
+        content += &format!("<h3>{}</h3><div class=grid>{main}</div>", escape(stage));
+        if !rest.is_empty() {
+            content += &format!("<details><summary>more of {}</summary><div class=grid>{rest}</div></details>", escape(stage));
         }
     }
     if content.is_empty() {
@@ -250,6 +256,12 @@ pub(super) fn curves(run: &Run) -> String {
     } else {
         section("Learning curves", "Long curves are shown as means of buckets.", &content)
     }
+}
+
+/// True for the curves that one looks at first; the others are folded.
+fn is_main(name: &str) -> bool {
+    const FIRST: [&str; 6] = ["loss", "reward", "accuracy", "entropy", "groups/informative", "buffer/fill"];
+    FIRST.contains(&name) || name.starts_with("eval/accuracy") || name == "eval/loss"
 }
 
 /// Trajectories to look at, with their pictures.

@@ -140,7 +140,7 @@ fn arm(
             id: sample.id.clone(),
             group: group(sample),
             score: score.or_zero(),
-            answer: (!score.answer.is_empty()).then(|| score.answer.clone()),
+            answer: score.answer.clone().filter(|a| !a.is_empty()),
             status: serde_json::to_value(t.status)?.as_str().unwrap_or_default().to_owned(),
             tools: t.tools.iter().map(|u| u.call.name.clone()).filter(|n| !n.is_empty()).collect(),
             tokens: t.sampled_len(),

@@ -1,5 +1,6 @@
 //! Data made by rolling out: trajectories that teach, and preference pairs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ocelli_agent::filters::filter;
@@ -54,7 +55,13 @@ pub(super) fn trajectories(lab: &Lab<'_>, name: &str, stage: &Trajectories) -> a
         None => answers(lab, &model, &samples, stage.group, stage.tools)?.into_iter().flatten().collect(),
         Some(oracle) => {
             let mut made = lab.rollouts(&model)?.oracle(&samples, oracle)?;
-            made.iter_mut().zip(&samples).for_each(|(t, sample)| judge(t, sample));
+            // Those that came to nothing are left out, so order alone does not tell which question is which.
+            let by_id: HashMap<&str, &Sample> = samples.iter().map(|s| (s.id.as_str(), s.as_ref())).collect();
+            for t in &mut made {
+                if let Some(sample) = by_id.get(t.sample_id.as_str()) {
+                    judge(t, sample);
+                }
+            }
             made
         }
     };
@@ -64,7 +71,7 @@ pub(super) fn trajectories(lab: &Lab<'_>, name: &str, stage: &Trajectories) -> a
     // How long a tool took teaches nothing, and would make the file differ from run to run.
     kept.iter_mut().flat_map(|t| &mut t.tools).for_each(|used| used.millis = 0.0);
     let calls: usize = kept.iter().map(|t| t.tools.len()).sum();
-    let seen = made.len();
+    let seen = samples.len() * stage.group.max(1) as usize;
     made.clear();
     anyhow::ensure!(
         !kept.is_empty(),
