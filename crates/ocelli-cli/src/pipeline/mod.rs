@@ -94,5 +94,3 @@ fn environment(config: &Pipeline) -> anyhow::Result<String> {
     Ok(format!("{found:#}\n"))
 }
 
-#[cfg(test)]
-mod tests;

@@ -6,15 +6,15 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::draw_lines::inside;
-use super::read_axis;
+use super::{point, read_axis};
 use crate::axis::{Axis, AxisName};
 use crate::colors::{self, apart};
 use crate::error::for_model;
 use crate::regions::{self, Component};
 use crate::{Call, ImageRef, Reply, Tool, ToolError};
 
-/// Measure a chart at a point. `value` reads the axes at the point; `bar` measures the bar that covers it; `share`
-/// measures the sector of a pie that covers it, in percent; `distance` goes from the point to (x2, y2).
+/// Measure a chart at a point, or at what a label names. `value` reads the axes at the point; `bar` measures the bar that
+/// covers it; `share` measures the sector of a pie that covers it, in percent; `distance` goes from the point to (x2, y2).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measure {
@@ -23,9 +23,14 @@ pub struct Measure {
     /// What to measure.
     what: What,
     /// Point in pixels from the left.
-    x: f64,
+    #[serde(default)]
+    x: Option<f64>,
     /// Point in pixels from the top.
-    y: f64,
+    #[serde(default)]
+    y: Option<f64>,
+    /// Instead of x and y: what to measure, as `point` finds it, such as a colour.
+    #[serde(default)]
+    label: Option<String>,
     /// For distance: end point in pixels from the left.
     #[serde(default)]
     x2: Option<f64>,
@@ -49,26 +54,39 @@ impl Tool for Measure {
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let pixels = call.pixels(&self.image)?;
-        let (x, y) = (inside("x", self.x, pixels.width())?, inside("y", self.y, pixels.height())?);
+        let at = match (self.x, self.y, &self.label) {
+            (Some(x), Some(y), None) => (x, y),
+            (None, None, Some(label)) => self.labelled(call, &pixels, label)?,
+            _ => return Err(for_model("give either the point, x and y, or a label")),
+        };
+        let (x, y) = (inside("x", at.0, pixels.width())?, inside("y", at.1, pixels.height())?);
         match self.what {
-            What::Value => self.value(call),
+            What::Value => self.value(call, at),
             What::Bar => self.bar(call, &pixels, x, y),
             What::Share => share(&pixels, x, y),
-            What::Distance => self.distance(call, &pixels),
+            What::Distance => self.distance(call, &pixels, at),
         }
     }
 }
 
 impl Measure {
+    /// A point inside the largest thing that the label names.
+    fn labelled(&self, call: &Call<'_>, pixels: &RgbImage, label: &str) -> Result<(f64, f64), ToolError> {
+        let found = point::find(call, &self.image, pixels, label)?.1;
+        let size = |b: &crate::PixelBox| u64::from(b.width()) * u64::from(b.height());
+        let largest = found.iter().max_by_key(|b| size(b)).map(crate::PixelBox::centre);
+        largest.ok_or_else(|| for_model(format!("found nothing for {label:?}")))
+    }
+
     fn axis(&self, call: &Call<'_>, name: AxisName) -> Result<Axis, ToolError> {
         read_axis::read(call, &self.image, name)
     }
 
-    fn value(&self, call: &Call<'_>) -> Result<Reply, ToolError> {
+    fn value(&self, call: &Call<'_>, (at_x, at_y): (f64, f64)) -> Result<Reply, ToolError> {
         let y_axis = self.axis(call, AxisName::Y);
         let x_axis = self.axis(call, AxisName::X);
-        let along_y = y_axis.as_ref().ok().map(|a| a.value_at(self.y));
-        let along_x = x_axis.as_ref().ok().map(|a| a.value_at(self.x));
+        let along_y = y_axis.as_ref().ok().map(|a| a.value_at(at_y));
+        let along_x = x_axis.as_ref().ok().map(|a| a.value_at(at_x));
         let text = match (along_x, along_y) {
             (Some(x), Some(y)) => format!("x value {}, y value {}.", shown(x), shown(y)),
             (None, Some(y)) => format!("y value {} (the x axis has no scale).", shown(y)),
@@ -107,19 +125,19 @@ impl Measure {
         Ok(Reply { text, data, image: None, answer: None })
     }
 
-    fn distance(&self, call: &Call<'_>, pixels: &RgbImage) -> Result<Reply, ToolError> {
+    fn distance(&self, call: &Call<'_>, pixels: &RgbImage, (x, y): (f64, f64)) -> Result<Reply, ToolError> {
         let (Some(x2), Some(y2)) = (self.x2, self.y2) else {
             return Err(for_model("distance needs the end point: give x2 and y2"));
         };
         inside("x2", x2, pixels.width())?;
         inside("y2", y2, pixels.height())?;
-        let (dx, dy) = (x2 - self.x, y2 - self.y);
+        let (dx, dy) = (x2 - x, y2 - y);
         let length = (dx * dx + dy * dy).sqrt();
         let mut text = format!("{} pixels ({} to the right, {} down).", shown(length), shown(dx), shown(dy));
         let along =
             |axis: Result<Axis, ToolError>, a, b| axis.ok().map(|axis| axis.value_at(b) - axis.value_at(a));
-        let x_value = along(self.axis(call, AxisName::X), self.x, x2);
-        let y_value = along(self.axis(call, AxisName::Y), self.y, y2);
+        let x_value = along(self.axis(call, AxisName::X), x, x2);
+        let y_value = along(self.axis(call, AxisName::Y), y, y2);
         if let Some(v) = x_value {
             text.push_str(&format!(" x value changes by {}.", shown(v)));
         }

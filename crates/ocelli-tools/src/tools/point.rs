@@ -33,23 +33,7 @@ impl Tool for Point {
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let pixels = call.pixels(&self.image)?;
-        let wanted = self.label.trim().to_lowercase();
-        if wanted.is_empty() {
-            return Err(for_model("the label is empty; name a text, a colour or a form"));
-        }
-        let (kind, boxes) = match description(&wanted) {
-            Some((colour, form)) => ("shape", shapes(&pixels, colour, form)),
-            None => ("text", texts(call, &self.image, &wanted)?),
-        };
-        if boxes.is_empty() {
-            return Err(for_model(format!(
-                "found nothing for {:?}. Texts are found as they are written (use ocr to see them); drawn things by \
-                 colour ({}) and form ({})",
-                self.label,
-                colors::names().join(", "),
-                FORMS.join(", ")
-            )));
-        }
+        let (kind, boxes) = find(call, &self.image, &pixels, &self.label)?;
         let points: Vec<_> = boxes
             .iter()
             .map(|b| {
@@ -64,6 +48,32 @@ impl Tool for Point {
         }
         Ok(Reply { text, data: json!({"kind": kind, "points": points}), image: None, answer: None })
     }
+}
+
+/// Boxes of what a label names, and whether it named a shape or a text; finding nothing is a complaint.
+pub(super) fn find(
+    call: &Call<'_>,
+    image: &ImageRef,
+    pixels: &RgbImage,
+    label: &str,
+) -> Result<(&'static str, Vec<PixelBox>), ToolError> {
+    let wanted = label.trim().to_lowercase();
+    if wanted.is_empty() {
+        return Err(for_model("the label is empty; name a text, a colour or a form"));
+    }
+    let (kind, boxes) = match description(&wanted) {
+        Some((colour, form)) => ("shape", shapes(pixels, colour, form)),
+        None => ("text", texts(call, image, &wanted)?),
+    };
+    if boxes.is_empty() {
+        return Err(for_model(format!(
+            "found nothing for {label:?}. Texts are found as they are written (use ocr to see them); drawn things by \
+             colour ({}) and form ({})",
+            colors::names().join(", "),
+            FORMS.join(", ")
+        )));
+    }
+    Ok((kind, boxes))
 }
 
 /// Colour and form of a description made of such words alone; `None` for anything else, which is then a text.

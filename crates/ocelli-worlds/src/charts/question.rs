@@ -89,10 +89,9 @@ fn reading(chart: &Chart, marks: &[(&str, &Mark)]) -> Plan {
         return plan;
     }
     if chart.by_colour && !chart.compact {
-        // The tool reads the axis by itself; a point well inside the bar is enough.
+        // The tool finds the bar by its colour and reads the axis by itself.
         for (name, mark) in marks {
-            let (x, y) = mark.rect.centre();
-            let args = json!({"image": "img_0", "x": x.round(), "y": y.round(), "what": "bar"});
+            let args = json!({"image": "img_0", "what": "bar", "label": mark.colour});
             plan = plan.call(&format!("Measure {name}."), "measure", args);
         }
         return plan;
