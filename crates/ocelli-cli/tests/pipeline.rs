@@ -11,26 +11,26 @@ name = "small"
 tools = ["measure"]
 
 [rollout]
-limits = { turns = 2, calls = 2, turn_tokens = 6, tokens = 24, context = 256 }
+limits = { turns = 3, calls = 3, turn_tokens = 48, tokens = 96, context = 640 }
 
 [stage.train]
 kind = "questions"
-from = { world = { name = "charts", seed = 1, count = 6, width = 64, height = 48, level = "easy", styles = ["bar"], skills = ["value"] } }
+from = { world = { name = "charts", seed = 1, count = 6, width = 192, height = 128, level = "easy", styles = ["bar"], skills = ["value"], by_colour = true } }
 
 [stage.test]
 kind = "questions"
-from = { world = { name = "charts", seed = 2, count = 4, width = 64, height = 48, level = "easy", styles = ["bar"], skills = ["value"] } }
+from = { world = { name = "charts", seed = 2, count = 4, width = 192, height = 128, level = "easy", styles = ["bar"], skills = ["value"], by_colour = true } }
 
 [stage.base]
 kind = "model"
 tiny = "tiny-0.5m"
-max_pixels = 4096
+max_pixels = 3072
 
 [stage.trajectories]
 kind = "trajectories"
 questions = "train"
 model = "base"
-oracle = { tools = true }
+oracle = { tools = true, calls = true }
 filters = ["answered"]
 
 [stage.sft]
@@ -135,10 +135,16 @@ fn a_pipeline_runs_is_skipped_when_unchanged_and_again_where_changed() {
 
     // Another learning of the reward model: everything before it stands, what uses it runs again.
     let (_, err) = finished(&config, &["--set", "stage.reward.train.run.steps=2"]);
-    let ran = |stage: &str| err.lines().any(|l| l.contains(&format!(" {stage}: ")) && !l.contains("unchanged"));
-    for (stage, expected) in
-        [("sft", false), ("pairs", false), ("mpo", false), ("reward", true), ("grpo", true), ("evaluate", true)]
-    {
+    let ran =
+        |stage: &str| err.lines().any(|l| l.contains(&format!(" {stage}: ")) && !l.contains("unchanged"));
+    for (stage, expected) in [
+        ("sft", false),
+        ("pairs", false),
+        ("mpo", false),
+        ("reward", true),
+        ("grpo", true),
+        ("evaluate", true),
+    ] {
         assert_eq!(ran(stage), expected, "{stage} in\n{err}");
     }
 }
@@ -151,7 +157,10 @@ fn two_runs_give_the_same_numbers_and_another_seed_gives_others() {
     finished(&b, &["--quiet"]);
     assert_eq!(numbers(&dir.path().join("a")), numbers(&dir.path().join("b")));
     finished(&b, &["--quiet", "--seed", "1"]);
-    assert_ne!(numbers(&dir.path().join("a"))["metrics.jsonl"], numbers(&dir.path().join("b"))["metrics.jsonl"]);
+    assert_ne!(
+        numbers(&dir.path().join("a"))["metrics.jsonl"],
+        numbers(&dir.path().join("b"))["metrics.jsonl"]
+    );
 }
 
 #[test]
@@ -165,7 +174,8 @@ fn killed_in_every_stage_it_ends_with_the_same_numbers() {
     let mut kills = 0;
     for stage in stages {
         let begun = run.join("stages").join(stage).join("key");
-        let mut child = ocelli(&killed, &["--quiet"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            ocelli(&killed, &["--quiet"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(300);
         // Killed as soon as the stage has begun; a training stage may have taken a step or two.
         while !begun.exists() && child.try_wait().unwrap().is_none() {
@@ -189,9 +199,14 @@ fn files_that_cannot_run_are_answered_before_anything_runs() {
     let cases = [
         ("name = \"x\"\n[stage]\n".to_owned(), "there is no stage"),
         (format!("name = \"x\"\nseeed = 1\n{model}"), "did you mean `seed`?"),
-        (format!("name = \"x\"\n{model}[stage.sft]\nkind = \"sft\"\nmodel = \"bass\"\ndata = []\n"), "did you mean `base`?"),
         (
-            format!("name = \"x\"\n{model}[stage.sft]\nkind = \"sft\"\nmodel = \"base\"\ndata = [\"base\"]\n"),
+            format!("name = \"x\"\n{model}[stage.sft]\nkind = \"sft\"\nmodel = \"bass\"\ndata = []\n"),
+            "did you mean `base`?",
+        ),
+        (
+            format!(
+                "name = \"x\"\n{model}[stage.sft]\nkind = \"sft\"\nmodel = \"base\"\ndata = [\"base\"]\n"
+            ),
             "gives a model; wanted: questions or trajectories",
         ),
         (

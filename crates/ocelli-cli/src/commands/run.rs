@@ -117,7 +117,10 @@ fn plan(config: &Pipeline, ui: &Ui) -> anyhow::Result<ExitCode> {
         let time = l.seconds.map_or(String::new(), clock);
         println!("  {:width$}  {:<9}  {:<32}  {time}", l.stage, l.state, l.says);
     }
-    println!("in all {}, from one measured step; answers are counted as long as `rollout.limits` allow", clock(total));
+    println!(
+        "in all {}, from one measured step; answers are counted as long as `rollout.limits` allow",
+        clock(total)
+    );
     if let Some(mib) = plan.memory {
         println!("measuring took {mib} MiB of memory; a run takes more, by `rows`");
     }

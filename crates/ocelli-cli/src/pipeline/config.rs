@@ -322,7 +322,8 @@ impl Stage {
                 .chain(all("held_out", &m.held_out, PAIRS))
                 .collect(),
             Self::Grpo(g) => {
-                let mut named = vec![("model", g.model.as_str(), MODEL), ("questions", &g.questions, QUESTIONS)];
+                let mut named =
+                    vec![("model", g.model.as_str(), MODEL), ("questions", &g.questions, QUESTIONS)];
                 named.extend(g.held_out.iter().map(|q| ("held_out", q.as_str(), QUESTIONS)));
                 named.extend(g.reward_model.iter().map(|m| ("reward_model", m.as_str(), MODEL)));
                 named.extend(g.calibrate.iter().map(|p| ("calibrate", p.as_str(), PAIRS)));
@@ -350,7 +351,10 @@ impl Stage {
 
     /// True where tools and rollout settings matter.
     pub(crate) fn rolls_out(&self) -> bool {
-        matches!(self, Self::Trajectories(_) | Self::Sft(_) | Self::Pairs(_) | Self::Grpo(_) | Self::Evaluate(_))
+        matches!(
+            self,
+            Self::Trajectories(_) | Self::Sft(_) | Self::Pairs(_) | Self::Grpo(_) | Self::Evaluate(_)
+        )
     }
 
     /// Questions from files are read anew in every run, so that changed files are noticed.

@@ -30,8 +30,10 @@ pub(crate) struct Plan {
 
 /// Measures and scales. Stages behind one that is to do are to do themselves, unless it comes out as before.
 pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
-    let first_model = config.stage.values().find_map(|s| if let Stage::Model(m) = s { Some(m) } else { None });
-    let first_data = config.stage.values().find_map(|s| if let Stage::Questions(q) = s { Some(q) } else { None });
+    let first_model =
+        config.stage.values().find_map(|s| if let Stage::Model(m) = s { Some(m) } else { None });
+    let first_data =
+        config.stage.values().find_map(|s| if let Stage::Questions(q) = s { Some(q) } else { None });
     let measured = match (first_model, first_data) {
         (Some(model), Some(data)) => Some(measure(model, &data.from, &config.rollout)?),
         _ => None,

@@ -93,4 +93,3 @@ fn environment(config: &Pipeline) -> anyhow::Result<String> {
     });
     Ok(format!("{found:#}\n"))
 }
-

@@ -11,8 +11,12 @@ use super::store::Store;
 pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
     ensure!(!config.stage.is_empty(), "there is no stage; a stage is a table such as [stage.train]");
     for (at, (name, stage)) in config.stage.iter().enumerate() {
-        let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        ensure!(plain, "stage `{name}`: a name consists of letters, digits, - and _ (it becomes a directory)");
+        let plain =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        ensure!(
+            plain,
+            "stage `{name}`: a name consists of letters, digits, - and _ (it becomes a directory)"
+        );
         for (setting, wanted, kinds) in stage.inputs() {
             check_reference(config, (at, name), setting, wanted, kinds)?;
         }

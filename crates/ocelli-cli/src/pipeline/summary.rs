@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ocelli_data::Trajectory;
 use ocelli_data::io::{read_bounded, read_jsonl, write_atomic, write_jsonl};
 use ocelli_data::record::Record;
 use ocelli_data::run::{Arm, ItemResult, RunSummary, StageRun};
-use ocelli_data::Trajectory;
 
 use super::config::{Pipeline, Stage};
 use super::stages::ArmItems;

@@ -118,7 +118,8 @@ pub(super) struct IntervalRow {
 /// `mark` is drawn as a dashed line (guessing).
 pub(super) fn intervals(rows: &[IntervalRow], mark: Option<f64>) -> String {
     let percent = |v: f64| format!("{:.2}%", v.clamp(0.0, 1.0) * 100.0);
-    let line = mark.map_or_else(String::new, |m| format!("<i class=iv-mark style=\"left:{}\"></i>", percent(m)));
+    let line =
+        mark.map_or_else(String::new, |m| format!("<i class=iv-mark style=\"left:{}\"></i>", percent(m)));
     let drawn: String = rows
         .iter()
         .map(|row| {

@@ -248,7 +248,10 @@ pub(super) fn curves(run: &Run) -> String {
         }
         content += &format!("<h3>{}</h3><div class=grid>{main}</div>", escape(stage));
         if !rest.is_empty() {
-            content += &format!("<details><summary>more of {}</summary><div class=grid>{rest}</div></details>", escape(stage));
+            content += &format!(
+                "<details><summary>more of {}</summary><div class=grid>{rest}</div></details>",
+                escape(stage)
+            );
         }
     }
     if content.is_empty() {

@@ -38,7 +38,12 @@ fn slug(label: &str) -> String {
     out.trim_end_matches('-').to_owned()
 }
 
-pub(super) fn run(lab: &Lab<'_>, name: &str, stage: &Evaluate, watch: &mut Watch<'_>) -> anyhow::Result<Ended> {
+pub(super) fn run(
+    lab: &Lab<'_>,
+    name: &str,
+    stage: &Evaluate,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Ended> {
     let dir = lab.store.dir(name);
     let mut arms: Vec<ArmItems> = Vec::new();
     let mut samples_of: Vec<Trajectory> = Vec::new();
@@ -113,7 +118,8 @@ fn arm(
     match &config.majority {
         Some(train) => {
             let commonest = commonest(lab, train, &group)?;
-            trajectories.extend(samples.iter().map(|s| said(s, commonest.get(&group(s)).map_or("", String::as_str))));
+            trajectories
+                .extend(samples.iter().map(|s| said(s, commonest.get(&group(s)).map_or("", String::as_str))));
         }
         None => {
             let model = lab.model(config.model.as_deref().unwrap_or_default())?;
@@ -162,10 +168,16 @@ fn commonest(
         let Some((_, answer)) = question.oracle else { continue };
         *counts.entry(group(&question.sample)).or_default().entry(answer).or_default() += 1;
     }
-    anyhow::ensure!(!counts.is_empty(), "the questions of `{train}` carry no answers to take the commonest of");
+    anyhow::ensure!(
+        !counts.is_empty(),
+        "the questions of `{train}` carry no answers to take the commonest of"
+    );
     // The first in alphabetical order where several are equally common.
     let first = |answers: BTreeMap<String, usize>| {
-        answers.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(String::new(), |(text, _)| text)
+        answers
+            .into_iter()
+            .reduce(|a, b| if b.1 > a.1 { b } else { a })
+            .map_or(String::new(), |(text, _)| text)
     };
     Ok(counts.into_iter().map(|(g, answers)| (g, first(answers))).collect())
 }

@@ -20,8 +20,8 @@ use ocelli_data::{ContentHash, PreferencePair, Sample, Trajectory};
 use ocelli_model::Checkpoint;
 use ocelli_model::vlm::{LoadOptions, Vlm};
 use ocelli_tools::{Limits, Registry};
-use ocelli_train::rollouts::Rollouts;
 use ocelli_train::responses::Response;
+use ocelli_train::rollouts::Rollouts;
 use ocelli_train::sources::{Data, ModelSource};
 
 use super::config::{Pipeline, Stage};
@@ -101,9 +101,8 @@ impl<'a> Lab<'a> {
 
     fn model(&self, stage: &str) -> anyhow::Result<Vlm> {
         let dir = self.store.dir(stage).join("model");
-        let open = || -> anyhow::Result<Vlm> {
-            Ok(Vlm::load(&Checkpoint::open(&dir)?, LoadOptions::default())?)
-        };
+        let open =
+            || -> anyhow::Result<Vlm> { Ok(Vlm::load(&Checkpoint::open(&dir)?, LoadOptions::default())?) };
         open().with_context(|| format!("cannot load the model of stage `{stage}`"))
     }
 
@@ -119,7 +118,10 @@ impl<'a> Lab<'a> {
         Ok(Rollouts::new(model, &self.config.rollout, self.pictures.clone(), self.toolbox.clone())?)
     }
 
-    fn read_pictures(&self, wanted: impl IntoIterator<Item = ContentHash>) -> anyhow::Result<HashMap<ContentHash, Vec<u8>>> {
+    fn read_pictures(
+        &self,
+        wanted: impl IntoIterator<Item = ContentHash>,
+    ) -> anyhow::Result<HashMap<ContentHash, Vec<u8>>> {
         let mut found = HashMap::new();
         for hash in wanted {
             if !found.contains_key(&hash) {
@@ -162,10 +164,13 @@ impl<'a> Lab<'a> {
                 }
             }
         }
-        let in_questions = data.questions.iter().flat_map(|(s, _)| s.messages.iter().flat_map(|m| m.images()));
+        let in_questions =
+            data.questions.iter().flat_map(|(s, _)| s.messages.iter().flat_map(|m| m.images()));
         let in_pairs = data.pairs.iter().flat_map(|p| p.prompt.iter().flat_map(|m| m.images()));
-        let in_dialogues =
-            data.trajectories.iter().flat_map(|t| t.messages.iter().flat_map(|m| m.images()).chain(t.images.clone()));
+        let in_dialogues = data
+            .trajectories
+            .iter()
+            .flat_map(|t| t.messages.iter().flat_map(|m| m.images()).chain(t.images.clone()));
         let wanted: Vec<ContentHash> = in_questions.chain(in_pairs).chain(in_dialogues).collect();
         data.pictures = self.read_pictures(wanted)?;
         Ok(data)

@@ -25,7 +25,11 @@ pub(crate) struct Measured {
 }
 
 /// Measures `model` on the first questions of `from`.
-pub(crate) fn measure(model: &ModelSource, from: &DataSource, rollout: &RolloutConfig) -> anyhow::Result<Measured> {
+pub(crate) fn measure(
+    model: &ModelSource,
+    from: &DataSource,
+    rollout: &RolloutConfig,
+) -> anyhow::Result<Measured> {
     let mut from = DataSource { limit: Some(QUESTIONS), ..from.clone() };
     if let Some(world) = &mut from.world {
         world.count = world.count.min(QUESTIONS as u64);

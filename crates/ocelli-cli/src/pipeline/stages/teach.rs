@@ -84,8 +84,11 @@ pub(super) fn trajectories(lab: &Lab<'_>, name: &str, stage: &Trajectories) -> a
         let text = text.as_ref().and_then(|v| v.as_str()).unwrap_or("a filter").to_owned();
         Fact { section: "Trajectories".into(), name: format!("refused by {text}"), text: n.to_string() }
     });
-    let kept_fact =
-        Fact { section: "Trajectories".into(), name: "kept".into(), text: format!("{} of {seen}", kept.len()) };
+    let kept_fact = Fact {
+        section: "Trajectories".into(),
+        name: "kept".into(),
+        text: format!("{} of {seen}", kept.len()),
+    };
     let facts = std::iter::once(kept_fact).chain(refused).collect();
     Ok(Ended::Done { outcome: format!("{} of {seen} kept, {calls} tool calls", kept.len()), facts })
 }
@@ -104,7 +107,8 @@ pub(super) fn pairs(lab: &Lab<'_>, name: &str, stage: &Pairs) -> anyhow::Result<
     }
     let sampled = rows.len();
     if stage.corrupted {
-        let mut pool: Vec<String> = questions.iter().filter_map(|q| Some(q.oracle.as_ref()?.1.clone())).collect();
+        let mut pool: Vec<String> =
+            questions.iter().filter_map(|q| Some(q.oracle.as_ref()?.1.clone())).collect();
         pool.sort();
         pool.dedup();
         for (i, question) in questions.iter().enumerate() {
@@ -126,5 +130,8 @@ pub(super) fn pairs(lab: &Lab<'_>, name: &str, stage: &Pairs) -> anyhow::Result<
     );
     write_jsonl(&lab.store.dir(name).join("pairs.jsonl"), &rows)?;
     let made = rows.len() - sampled;
-    Ended::done(format!("{} pairs: {sampled} of the model's answers, {made} of the oracle's answers", rows.len()))
+    Ended::done(format!(
+        "{} pairs: {sampled} of the model's answers, {made} of the oracle's answers",
+        rows.len()
+    ))
 }

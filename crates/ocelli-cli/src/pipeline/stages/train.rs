@@ -31,7 +31,13 @@ fn fact(section: &str, name: &str, text: impl Into<String>) -> Fact {
 }
 
 /// An ended loop as a stage: what is said of it, and the metrics that are facts of the report.
-fn ended(outcome: &Outcome, said: String, mut facts: Vec<Fact>, section: &str, shown: &[(&str, &str)]) -> Ended {
+fn ended(
+    outcome: &Outcome,
+    said: String,
+    mut facts: Vec<Fact>,
+    section: &str,
+    shown: &[(&str, &str)],
+) -> Ended {
     if outcome.interrupted {
         return Ended::Interrupted;
     }
@@ -65,7 +71,12 @@ fn pairs(lab: &Lab<'_>, model: &Vlm, stages: &[String]) -> anyhow::Result<Vec<Pa
     Ok(lab.data(stages)?.pairs(model)?)
 }
 
-pub(super) fn reward(lab: &Lab<'_>, name: &str, stage: &Reward, watch: &mut Watch<'_>) -> anyhow::Result<Ended> {
+pub(super) fn reward(
+    lab: &Lab<'_>,
+    name: &str,
+    stage: &Reward,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Ended> {
     let model = lab.model(&stage.model)?;
     let train = pairs(lab, &model, &stage.pairs)?;
     let held_out = pairs(lab, &model, &stage.held_out)?;
@@ -114,7 +125,8 @@ pub(super) fn grpo(lab: &Lab<'_>, name: &str, stage: &Grpo, watch: &mut Watch<'_
     let reward_model = stage.reward_model.as_deref().map(|m| lab.model(m)).transpose()?;
     let section = format!("GRPO: {name}");
     let mut facts = Vec::new();
-    if let (Some(judge), Some(on), Some(enters)) = (&reward_model, &stage.calibrate, &mut config.reward.model) {
+    if let (Some(judge), Some(on), Some(enters)) = (&reward_model, &stage.calibrate, &mut config.reward.model)
+    {
         let (threshold, text) = calibrated(lab, judge, on)?;
         enters.threshold = threshold;
         facts.push(fact(&section, "reward threshold", text));
@@ -132,7 +144,8 @@ pub(super) fn grpo(lab: &Lab<'_>, name: &str, stage: &Grpo, watch: &mut Watch<'_
     let dir = lab.store.dir(name);
     let (_, outcome) = grpo::run(&config, inputs, &dir, watch)?;
     let reward = metric(&outcome, "reward").map_or(String::new(), |r| format!(", reward {r:.3}"));
-    let accuracy = metric(&outcome, "eval/accuracy").map_or(String::new(), |a| format!(", held-out accuracy {a:.3}"));
+    let accuracy =
+        metric(&outcome, "eval/accuracy").map_or(String::new(), |a| format!(", held-out accuracy {a:.3}"));
     let shown = names_of(&outcome);
     let shown: Vec<(&str, &str)> = shown.iter().map(|n| (n.as_str(), n.as_str())).collect();
     Ok(ended(&outcome, format!("{} steps{reward}{accuracy}", outcome.steps), facts, &section, &shown))
@@ -157,7 +170,8 @@ fn calibrated(lab: &Lab<'_>, judge: &Vlm, on: &str) -> anyhow::Result<(f64, Stri
         right.extend([true, false]);
     }
     if let Some(found) = threshold_for(&operating_points(&scores, &right)?, PRECISION, LEAST) {
-        let text = format!("{:.3} (precision {:.2}, recall {:.2})", found.threshold, found.precision, found.recall);
+        let text =
+            format!("{:.3} (precision {:.2}, recall {:.2})", found.threshold, found.precision, found.recall);
         return Ok((found.threshold, text));
     }
     scores.sort_by(f64::total_cmp);
