@@ -83,7 +83,12 @@ fn reading(chart: &Chart, marks: &[(&str, &Mark)]) -> Plan {
     if chart.style == Style::Pie {
         for (name, mark) in marks {
             let (x, y) = mark.at;
-            let args = json!({"image": "img_0", "x": x.round(), "y": y.round(), "what": "share"});
+            // Sectors of a compact chart are called by their colour, and the tool finds them by it.
+            let args = if chart.compact {
+                json!({"image": "img_0", "what": "share", "label": mark.colour})
+            } else {
+                json!({"image": "img_0", "x": x.round(), "y": y.round(), "what": "share"})
+            };
             plan = plan.call(&format!("Measure the share of {name}."), "measure", args);
         }
         return plan;
