@@ -9,7 +9,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::pack::{self, Data, Mat};
-use super::tile::{MR, NR, Store, tile_raw};
+use super::tile::{MR, NR, Store, panels};
 use super::{Isa, Scratch, Shared, isa, skinny};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -154,8 +154,10 @@ fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize,
                     // SAFETY: the left panel holds depth columns of 6 rows, the right one depth rows of 16 columns; the tile has `rows`
                     // rows of `cols` elements, `ld` apart: in C, as ptr() checked, where tasks own disjoint tiles, or in `beside`.
                     unsafe {
-                        let (a, out) = ((left.as_ptr(), 1, MR), tile.add(i * ld + j));
-                        tile_raw(isa, (height, nr, depth), a, (panel.as_ptr(), NR), (out, ld), store);
+                        // The 16 left panels together fetch the next right panel.
+                        let next = panel.as_ptr_range().end.wrapping_add(i / MR * depth);
+                        let operands = (left.as_ptr(), panel.as_ptr(), next);
+                        panels(isa, (height, nr, depth), operands, (tile.add(i * ld + j), ld), store);
                     }
                 }
             }

@@ -92,11 +92,9 @@ fn left_of<T: Weight>(
         for p in 0..k {
             let src = &d[i0 + (p0 + p) * a.cs..][..m];
             for (panel, src) in src.chunks_exact(MR).enumerate() {
-                let mut piece = [0.0f32; MR];
-                for i in 0..MR {
-                    piece[i] = src[i].up();
+                if let Some(o) = out[panel * MR * k + p * MR..].first_chunk_mut::<MR>() {
+                    *o = std::array::from_fn(|i| src[i].up());
                 }
-                out[panel * MR * k + p * MR..][..MR].copy_from_slice(&piece);
             }
         }
     } else {
@@ -222,24 +220,62 @@ mod x86 {
     }
 }
 
+/// Panels a task packs side by side: it then reads whole stretches of memory where rows are contiguous.
+const TOGETHER: usize = 8;
+
 /// Packs all of `b` into right panels, `depth` rows at a time: `[ceil(k/depth)][ceil(n/16)][depth][16]`.
 pub(crate) fn right(b: Mat<'_>, depth: usize, out: &mut [f32]) {
     let panels = b.cols.div_ceil(NR);
-    let width = panels * NR;
+    let (width, groups) = (panels * NR, panels.div_ceil(TOGETHER));
     let shared = Shared::new(out);
-    let pack = |panel: usize| {
-        for p0 in (0..b.rows).step_by(depth) {
-            let k = (b.rows - p0).min(depth);
-            #[allow(unsafe_code)]
-            // SAFETY: every (depth block, panel) is a range of its own, and each panel is one task.
-            let o = unsafe { shared.slice(p0 * width + panel * k * NR, k * NR) };
-            right_panel(b, (p0, k), panel * NR, o);
-        }
+    let pack = |task: usize| {
+        let (p0, first) = (task / groups * depth, task % groups * TOGETHER);
+        let (k, count) = ((b.rows - p0).min(depth), (panels - first).min(TOGETHER));
+        #[allow(unsafe_code)]
+        // SAFETY: every (depth block, group of panels) is a range of its own, and a task of its own.
+        let o = unsafe { shared.slice(p0 * width + first * k * NR, count * k * NR) };
+        right_panels(b, (p0, k), first * NR, o);
     };
+    let tasks = b.rows.div_ceil(depth) * groups;
     if b.rows * width <= super::PIECE {
-        (0..panels).for_each(pack);
+        (0..tasks).for_each(pack);
     } else {
-        (0..panels).into_par_iter().with_min_len((super::PIECE / (b.rows * NR)).max(1)).for_each(pack);
+        (0..tasks).into_par_iter().for_each(pack);
+    }
+}
+
+/// Packs neighbouring right panels, each `k * 16` long, from column `j0` on.
+fn right_panels(b: Mat<'_>, (p0, k): (usize, usize), j0: usize, out: &mut [f32]) {
+    let whole = out.len() / (k * NR) * NR;
+    if b.cs == 1 && j0 + whole <= b.cols {
+        match b.data {
+            Data::F32(d) => vectorize(
+                #[inline(always)]
+                || right_rows(d, b.rs, (p0, k), j0, out),
+            ),
+            Data::Bf16(d) => vectorize(
+                #[inline(always)]
+                || right_rows(d, b.rs, (p0, k), j0, out),
+            ),
+        }
+    } else {
+        for (panel, out) in out.chunks_exact_mut(k * NR).enumerate() {
+            right_panel(b, (p0, k), j0 + panel * NR, out);
+        }
+    }
+}
+
+/// Whole panels from rows `rs` apart: goes through the rows once.
+#[inline(always)]
+fn right_rows<T: Weight>(d: &[T], rs: usize, (p0, k): (usize, usize), j0: usize, out: &mut [f32]) {
+    let panels = out.len() / (k * NR).max(1);
+    for p in 0..k {
+        let src = &d[(p0 + p) * rs + j0..][..panels * NR];
+        for (panel, src) in src.as_chunks::<NR>().0.iter().enumerate() {
+            if let Some(o) = out[(panel * k + p) * NR..].first_chunk_mut::<NR>() {
+                *o = std::array::from_fn(|j| src[j].up());
+            }
+        }
     }
 }
 
@@ -264,14 +300,7 @@ fn right_panel_of<T: Weight>(d: &[T], b: Mat<'_>, (p0, k): (usize, usize), j0: u
         out[..k * NR].fill(0.0);
     }
     if b.cs == 1 && width == NR {
-        for (p, o) in out.chunks_exact_mut(NR).enumerate().take(k) {
-            let src = &d[(p0 + p) * b.rs + j0..][..NR];
-            let mut row = [0.0f32; NR];
-            for j in 0..NR {
-                row[j] = src[j].up();
-            }
-            o.copy_from_slice(&row);
-        }
+        right_rows(d, b.rs, (p0, k), j0, &mut out[..k * NR]);
     } else if width == NR {
         let columns: [&[T]; NR] = std::array::from_fn(|j| &d[(j0 + j) * b.cs + p0 * b.rs..]);
         interleave(columns, k, b.rs, out);
