@@ -74,7 +74,8 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         command.stdin(Stdio::null()).output().with_context(|| format!("{name} could not be started"))?;
     if !out.status.success() {
         let text = String::from_utf8_lossy(&out.stderr);
-        bail!("{name}: {}", text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("failed").trim());
+        let reason = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("failed").trim();
+        bail!("{name}: {}", reason.trim_start_matches(&format!("{name}: ")));
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Tests of the text half of the crate: weights, tokenizer, templates, decoders, generation.
 
 mod generation;
+mod hub;
 mod invariants;
 mod parity;
 mod reference;
+mod streaming;
 mod tiny;
 mod weights;

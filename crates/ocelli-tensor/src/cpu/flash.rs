@@ -137,11 +137,13 @@ fn fold(
                 }
                 let top = math::max(row).max(m[i]);
                 let mut sums = [0.0f32; NR];
-                for x in row.chunks_exact_mut(NR) {
+                for x in row.as_chunks_mut::<NR>().0 {
+                    let mut e = [0.0f32; NR];
                     for l in 0..NR {
-                        x[l] = math::exp_negative(x[l] - top);
-                        sums[l] += x[l];
+                        e[l] = math::exp_negative(x[l] - top);
+                        sums[l] += e[l];
                     }
+                    *x = e;
                 }
                 let sum = math::lanes_sum(
                     NR,
@@ -177,11 +179,14 @@ pub(crate) fn probabilities_and_score_grads(
                 let p = &mut p[i * KEYS..i * KEYS + width];
                 let dp = &mut dp[i * KEYS..i * KEYS + width];
                 let (lse, delta) = (lse[i], delta[i]);
-                for (p, dp) in p.chunks_exact_mut(NR).zip(dp.chunks_exact_mut(NR)) {
+                for (p, dp) in p.as_chunks_mut::<NR>().0.iter_mut().zip(dp.as_chunks_mut::<NR>().0) {
+                    // In registers of their own: the two arrays might overlap for all the compiler knows.
+                    let (mut e, mut g) = ([0.0f32; NR], [0.0f32; NR]);
                     for l in 0..NR {
-                        p[l] = math::exp_negative(p[l] - lse);
-                        dp[l] = p[l] * (dp[l] - delta);
+                        e[l] = math::exp_negative(p[l] - lse);
+                        g[l] = e[l] * (dp[l] - delta);
                     }
+                    (*p, *dp) = (e, g);
                 }
                 p[seen..].fill(0.0);
                 dp[seen..].fill(0.0);

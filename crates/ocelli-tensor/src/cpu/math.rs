@@ -91,6 +91,12 @@ pub(crate) fn lanes_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     for i in whole..n {
         s += f(i);
     }
+    s + fold_lanes(acc)
+}
+
+/// Sum over the lanes, halves first.
+#[inline(always)]
+fn fold_lanes(mut acc: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for l in 0..width {
@@ -98,28 +104,34 @@ pub(crate) fn lanes_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
         }
         width /= 2;
     }
-    s + acc[0]
+    acc[0]
 }
 
 /// Dot product.
 #[inline(always)]
 pub(crate) fn dot<A: Elem, B: Elem>(a: &[A], b: &[B]) -> f32 {
     let n = a.len().min(b.len());
-    let (a, b) = (&a[..n], &b[..n]);
-    lanes_sum(
-        n,
-        #[inline(always)]
-        |i| a[i].up() * b[i].up(),
-    )
+    let ((a, rest_a), (b, rest_b)) = (a[..n].as_chunks::<LANES>(), b[..n].as_chunks::<LANES>());
+    let mut acc = [0.0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..LANES {
+            acc[l] += a[l].up() * b[l].up();
+        }
+    }
+    let mut s = 0.0;
+    for (a, b) in rest_a.iter().zip(rest_b) {
+        s += a.up() * b.up();
+    }
+    s + fold_lanes(acc)
 }
 
 /// Largest element, ignoring NaN; negative infinity for none.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
     let mut acc = [f32::NEG_INFINITY; LANES];
-    let chunks = x.chunks_exact(LANES);
+    let (chunks, rest) = x.as_chunks::<LANES>();
     let mut top = f32::NEG_INFINITY;
-    for &v in chunks.remainder() {
+    for &v in rest {
         top = if v > top { v } else { top };
     }
     for c in chunks {
@@ -141,8 +153,7 @@ pub(crate) fn max(x: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
     let mut acc = [0.0f64; 8];
-    let chunks = x.chunks_exact(8);
-    let rest = chunks.remainder();
+    let (chunks, rest) = x.as_chunks::<8>();
     for c in chunks {
         for l in 0..8 {
             acc[l] += f64::from(c[l]) * f64::from(c[l]);

@@ -91,9 +91,14 @@ fn left_of<T: Weight>(
         // Columns are contiguous: go through them once, writing a piece of every panel.
         for p in 0..k {
             let src = &d[i0 + (p0 + p) * a.cs..][..m];
-            for (panel, src) in src.chunks_exact(MR).enumerate() {
+            for (panel, src) in src.as_chunks::<MR>().0.iter().enumerate() {
                 if let Some(o) = out[panel * MR * k + p * MR..].first_chunk_mut::<MR>() {
-                    *o = std::array::from_fn(|i| src[i].up());
+                    // Through registers: stores between the loads would make it element by element.
+                    let mut piece = [0.0f32; MR];
+                    for i in 0..MR {
+                        piece[i] = src[i].up();
+                    }
+                    *o = piece;
                 }
             }
         }
@@ -273,7 +278,11 @@ fn right_rows<T: Weight>(d: &[T], rs: usize, (p0, k): (usize, usize), j0: usize,
         let src = &d[(p0 + p) * rs + j0..][..panels * NR];
         for (panel, src) in src.as_chunks::<NR>().0.iter().enumerate() {
             if let Some(o) = out[(panel * k + p) * NR..].first_chunk_mut::<NR>() {
-                *o = std::array::from_fn(|j| src[j].up());
+                let mut row = [0.0f32; NR];
+                for j in 0..NR {
+                    row[j] = src[j].up();
+                }
+                *o = row;
             }
         }
     }

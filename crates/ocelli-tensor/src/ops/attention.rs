@@ -303,12 +303,19 @@ fn backward<T: Elem>(
     for (i, out) in [dk, dv].into_iter().enumerate() {
         let sums = &*sums;
         cpu::par_rows(out, 1, |first, out| {
-            let part = |s: usize| &sums[(s * 2 + i) * size + first..][..out.len()];
-            let mut total = part(0).to_vec();
-            for s in 1..splits {
-                total.iter_mut().zip(part(s)).for_each(|(a, b)| *a += b);
+            let mut total = [0.0f32; NR];
+            for (block, out) in out.chunks_mut(NR).enumerate() {
+                let at = first + block * NR;
+                for s in 0..splits {
+                    let part = &sums[(s * 2 + i) * size + at..][..out.len()];
+                    for (total, x) in total.iter_mut().zip(part) {
+                        *total = if s == 0 { *x } else { *total + x };
+                    }
+                }
+                for (o, x) in out.iter_mut().zip(total) {
+                    *o = T::down(x);
+                }
             }
-            out.iter_mut().zip(&total).for_each(|(o, &x)| *o = T::down(x));
         });
     }
 }

@@ -1,6 +1,8 @@
 //! Finite differences for the gradient tests.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // test code; each binary uses its part
 
+pub mod net;
+
 use ocelli_tensor::{DType, Grads, ParamId, Params, Result, Tape, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
