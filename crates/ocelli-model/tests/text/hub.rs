@@ -205,7 +205,7 @@ fn what_is_no_name_is_not_asked_for() {
     let server = MockHub::start(HashMap::new());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub { cache: cache.path().to_owned(), endpoint: server.endpoint.clone() };
-    for name in ["no-such-directory", "a/b/c", "../up", "acme/..", "acme/ti ny", "/", "", "acme/"] {
+    for name in ["no-such-directory", "a/b/c", "../up", "acme/..", "acme/ti ny", "", "acme/"] {
         let error = hub.resolve(name, Some(&Http)).unwrap_err().to_string();
         assert!(error.contains("no such file or directory"), "{name}: {error}");
     }
