@@ -12,6 +12,7 @@
 //! The number of placeholders equals the number of features by construction, and is checked again before any forward
 //! pass; a picture that is named but not given, or given but not named, is an error, never a blind model.
 
+mod adapters;
 pub mod assembled;
 mod batch;
 mod context;

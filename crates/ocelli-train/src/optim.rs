@@ -1,10 +1,8 @@
 //! Which parts of a model are trained, each with its own learning rate, and how.
 
+use ocelli_model::LoraConfig;
 use ocelli_model::vlm::{Part, Vlm};
-use ocelli_model::{LoraConfig, lora};
 use ocelli_tensor::{AdamW, AdamWConfig, AdamWGroup, DType};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -161,13 +159,7 @@ pub(crate) fn prepare(
     if let Some(adapters) = config.lora.as_ref().filter(|_| config.lr.language > 0.0) {
         let settings =
             LoraConfig { rank: adapters.rank, alpha: adapters.alpha, targets: adapters.targets.clone() };
-        let known = model.params.len();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        lora::attach(&mut model.params, model.text.linears_mut(), &settings, &mut rng)?;
-        let added: Vec<_> = model.params.ids().skip(known).collect();
-        for id in added {
-            model.params.set_group(id, Part::Language.group())?;
-        }
+        model.attach_adapters(&settings, seed)?;
     }
     model.params.set_compute_dtype(match precision {
         Precision::F32 => DType::F32,

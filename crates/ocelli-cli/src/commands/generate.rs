@@ -10,9 +10,10 @@ use anyhow::Context;
 use ocelli_data::io::read_bounded;
 use ocelli_data::{ContentHash, Message, Part};
 use ocelli_model::generate::{EngineLimits, Sampling, StopReason, Turn};
+use ocelli_model::image::{ImageLimits, decode};
 use ocelli_model::text::Keep;
 use ocelli_model::vlm::{self, LoadOptions};
-use ocelli_model::{ChatOptions, Checkpoint, Vlm, lora};
+use ocelli_model::{ChatOptions, Checkpoint, Vlm};
 use ocelli_tensor::DType;
 use serde_json::json;
 
@@ -78,6 +79,8 @@ enum Precision {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    // Before the model is loaded: a file that is no picture should not cost a minute first.
+    let pictures = read_pictures(&args.image)?;
     let path = model_source::resolve(args.model.as_deref(), ui)?;
     let checkpoint = Checkpoint::open(&path)?;
     let dtype = match args.dtype {
@@ -88,9 +91,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let options = LoadOptions { tower: keep, projector: keep, language: keep, compute: dtype };
     let mut model = Vlm::load(&checkpoint, options)?;
     if let Some(dir) = &args.adapter {
-        lora::load_adapter(dir, &mut model.params, model.text.linears_mut(), Keep::Frozen(dtype))?;
+        model.load_adapters(dir, Keep::Frozen(dtype))?;
     }
-    let context = read_prompt(args, &model)?;
+    let context = read_prompt(args, &pictures, &model)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -145,8 +148,19 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The files of the pictures, each of which has been decoded once.
+fn read_pictures(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let limits = ImageLimits::default();
+    let read = |path: &PathBuf| {
+        let bytes = read_bounded(path, limits.max_bytes as u64)?;
+        decode(&bytes, &limits).with_context(|| format!("cannot use {}", path.display()))?;
+        Ok(bytes)
+    };
+    paths.iter().map(read).collect()
+}
+
 /// The prompt as the model takes it, pictures first.
-fn read_prompt(args: &Args, model: &Vlm) -> anyhow::Result<vlm::Context> {
+fn read_prompt(args: &Args, files: &[Vec<u8>], model: &Vlm) -> anyhow::Result<vlm::Context> {
     let mut said = args.prompt.clone();
     if said == "-" {
         said.clear();
@@ -157,15 +171,8 @@ fn read_prompt(args: &Args, model: &Vlm) -> anyhow::Result<vlm::Context> {
         context.push(&model.tokenizer()?.encode(&said)?);
         return Ok(context);
     }
-    let mut pictures = HashMap::new();
-    let mut content = Vec::new();
-    for path in &args.image {
-        let bytes = read_bounded(path, model.limits.max_bytes as u64)?;
-        model.see(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
-        let hash = ContentHash::of(&bytes);
-        pictures.insert(hash, bytes);
-        content.push(Part::image(hash));
-    }
+    let pictures: HashMap<_, _> = files.iter().map(|bytes| (ContentHash::of(bytes), bytes.clone())).collect();
+    let mut content: Vec<Part> = files.iter().map(|bytes| Part::image(ContentHash::of(bytes))).collect();
     content.push(Part::text(said));
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
     messages.push(Message::user(content));

@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod eval;
 mod generate;
+mod init;
 mod inspect;
 mod local_policy;
 mod model_source;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Report(report::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
+    Init(init::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Tools(tools::Args),
@@ -53,6 +55,7 @@ impl Command {
             Self::Report(args) => report::run(&args, ui),
             Self::Doctor(args) => doctor::run(&args, ui),
             Self::Generate(args) => generate::run(&args, ui),
+            Self::Init(args) => init::run(&args, ui),
             Self::Inspect(args) => inspect::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
             Self::Tools(args) => tools::run(&args),

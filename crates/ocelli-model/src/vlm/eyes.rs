@@ -53,10 +53,11 @@ impl EyesConfig {
             "qwen3_vl" | super::assembled::MODEL_TYPE => {
                 Self::Qwen3(qwen3_vl::Config::read(&vision)?, patching()?)
             }
-            "internvl" | "internvl_chat" => Self::Intern(internvl::Config::read(top, output)?),
+            known if internvl::MODEL_TYPES.contains(&known) => {
+                Self::Intern(internvl::Config::read(top, output)?)
+            }
             _ => {
-                let known =
-                    "one of qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, internvl_chat, ocelli_assembled";
+                let known = "one of qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, internvl_chat, skywork_chat, ocelli_assembled";
                 return Err(top.bad("model_type", known.into()));
             }
         };
@@ -151,8 +152,8 @@ impl EyesConfig {
                 tile: c.tile,
                 patch: c.patch,
                 merge: c.merge,
-                min_tiles: 1,
-                max_tiles: 12,
+                min_tiles: c.tiles[0],
+                max_tiles: c.tiles[1],
                 normalise: Normalise::IMAGENET,
             }),
         }

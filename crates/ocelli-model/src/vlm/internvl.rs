@@ -10,7 +10,7 @@
 //! Tiles of a picture do not see each other in the tower. Two layouts of the same weights are read and written:
 //!
 //! ```text
-//! transformers (`internvl`)                                   OpenGVLab (`internvl_chat`, Skywork R1V)
+//! transformers (`internvl`)                                   OpenGVLab (`internvl_chat`), Skywork R1V (`skywork_chat`)
 //! vision_tower.embeddings.cls_token                           vision_model.embeddings.class_embedding
 //! vision_tower.embeddings.patch_embeddings.projection.*       vision_model.embeddings.patch_embedding.*
 //! vision_tower.embeddings.position_embeddings                 vision_model.embeddings.position_embedding
@@ -35,6 +35,9 @@ use crate::config::Fields;
 use crate::declare::{Declare, Init};
 use crate::image::Grid;
 use crate::vision::{Attention, Mlp, Norm, Qkv, STD};
+
+/// `model_type`s of this family: transformers' own, and those whose modelling code came with the checkpoint.
+pub(crate) const MODEL_TYPES: [&str; 3] = ["internvl", "internvl_chat", "skywork_chat"];
 
 /// Which names the checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) patch: usize,
     /// Patches along each side of a token.
     pub(crate) merge: usize,
+    /// Fewest and most tiles, without the thumbnail.
+    pub(crate) tiles: [usize; 2],
     projector_act: Activation,
     output: usize,
 }
@@ -73,8 +78,8 @@ impl Config {
     /// From the whole `config.json`; `output` is the width of the language model.
     pub(crate) fn read(top: &Fields<'_>, output: usize) -> Result<Self, ModelError> {
         let f = top.object("vision_config")?;
-        let names =
-            if top.text("model_type")? == "internvl_chat" { Names::OpenGvLab } else { Names::Transformers };
+        let hub = top.text("model_type")? == "internvl";
+        let names = if hub { Names::Transformers } else { Names::OpenGvLab };
         let own = names == Names::OpenGvLab;
         let width = f.size_or("hidden_size", 1024, 1 << 16)?;
         let heads = f.size_or("num_attention_heads", 16, 1 << 12)?;
@@ -98,6 +103,7 @@ impl Config {
         if !f.bool_or("use_absolute_position_embeddings", true)? || !f.bool_or("use_mean_pooling", true)? {
             return Err(f.bad("use_mean_pooling", "true, with absolute positions, as in InternViT".into()));
         }
+        let tiles = tiles(top)?;
         let norm = f.text_or("norm_type", if own { "rms_norm" } else { "layer_norm" })?;
         Ok(Self {
             names,
@@ -123,6 +129,7 @@ impl Config {
             tile,
             patch,
             merge,
+            tiles,
             projector_act: activation(top, "projector_hidden_act", Activation::Gelu)?,
             output,
         })
@@ -135,6 +142,21 @@ impl Config {
             Norm::layer(d, name, self.width, self.eps)
         }
     }
+}
+
+/// Fewest and most tiles as OpenGVLab's configurations state them; transformers keeps them with the preprocessing.
+fn tiles(top: &Fields<'_>) -> Result<[usize; 2], ModelError> {
+    if !top.bool_or("dynamic_image_size", true)? {
+        return Ok([1, 1]);
+    }
+    if !top.bool_or("use_thumbnail", true)? {
+        return Err(top.bad("use_thumbnail", "true: several tiles come with a thumbnail".into()));
+    }
+    let (least, most) = (top.size_or("min_dynamic_patch", 1, 64)?, top.size_or("max_dynamic_patch", 12, 64)?);
+    if least > most {
+        return Err(top.bad("min_dynamic_patch", format!("at most max_dynamic_patch, {most}")));
+    }
+    Ok([least, most])
 }
 
 /// A square's side, given as one number or as two equal ones.

@@ -12,7 +12,7 @@ use super::context::Placeholder;
 use super::eyes::Eyes;
 use super::names::Names;
 use super::value_head::{self, ValueHead};
-use super::{Part, Vlm, assembled, tiny};
+use super::{Part, Vlm, assembled, internvl, tiny};
 use crate::ModelError;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
@@ -229,10 +229,8 @@ impl Vlm {
 /// The token that stands for a picture: `image_token_id`, or InternVL's `<IMG_CONTEXT>` between `<img>` and `</img>`.
 fn placeholder(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Result<Placeholder, ModelError> {
     let id = |token: &str| tokenizer.and_then(|t| t.id(token));
-    let around = match config.model_type.as_str() {
-        "internvl" | "internvl_chat" => id("<img>").zip(id("</img>")).map(|(a, b)| [a, b]),
-        _ => None,
-    };
+    let intern = internvl::MODEL_TYPES.contains(&config.model_type.as_str());
+    let around = if intern { id("<img>").zip(id("</img>")).map(|(a, b)| [a, b]) } else { None };
     let keys = ["image_token_id", "img_context_token_id"];
     let stated = keys.into_iter().find_map(|key| config.raw.get(key).and_then(serde_json::Value::as_u64));
     let stated = stated.and_then(|v| u32::try_from(v).ok());

@@ -5,8 +5,9 @@
 //! value = w . h + b       h [D], after the decoder's last norm; unbounded, no sigmoid
 //! ```
 //!
-//! Saved beside the base as `value_head.safetensors` with TRL's names, `v_head.summary.weight` `[1, D]` and
-//! `v_head.summary.bias` `[1]`, which is how public reward models with a value head are published.
+//! Saved beside the base as `value_head.safetensors`, `weight` `[1, D]` and `bias` `[1]`, under TRL's name `v_head.summary`,
+//! which is how public reward models with a value head are published. A head under another of the known names, or
+//! without a bias, is read too, and saved as it was.
 
 use std::path::Path;
 
@@ -19,8 +20,8 @@ use crate::ModelError;
 use crate::weights::{SaveDtype, SaveTensor, TensorSpec, Weights, save_safetensors};
 
 const STEM: &str = "value_head";
-const WEIGHT: &str = "v_head.summary.weight";
-const BIAS: &str = "v_head.summary.bias";
+/// Names of the layer: TRL's, the same without its prefix, and those of heads written by other trainers.
+const NAMES: [&str; 5] = ["v_head.summary", "summary", "v_head", "value_head", "score"];
 
 /// The head.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ impl ValueHead {
     /// A new head for states of `width`, drawn with standard deviation `1 / sqrt(width + 1)`.
     pub(crate) fn draw(params: &mut Params, width: usize, rng: &mut ChaCha8Rng) -> Result<Self, ModelError> {
         let weight = Tensor::randn(&[1, width], 1.0 / ((width + 1) as f32).sqrt(), rng);
-        Self::add(params, weight, Tensor::zeros(&[1], DType::F32))
+        Self::add(params, NAMES[0], weight, Some(Tensor::zeros(&[1], DType::F32)))
     }
 
     /// Reads `value_head.safetensors` from a checkpoint's directory; `None` where there is none.
@@ -42,18 +43,36 @@ impl ValueHead {
             return Ok(None);
         }
         let weights = Weights::open(&path)?;
-        weights.check(&[TensorSpec::new(WEIGHT, &[1, width]), TensorSpec::new(BIAS, &[1])], |_| false)?;
-        let weight = Tensor::from_slice(&[1, width], &weights.read(WEIGHT)?)?;
-        let bias = Tensor::from_slice(&[1], &weights.read(BIAS)?)?;
-        Ok(Some(Self::add(params, weight, bias)?))
+        let named = |name: &&&str| weights.contains(&format!("{name}.weight"));
+        let name = NAMES.iter().find(named).unwrap_or(&NAMES[0]);
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let mut specs = vec![TensorSpec::new(&weight, &[1, width])];
+        if weights.contains(&bias) {
+            specs.push(TensorSpec::new(&bias, &[1]));
+        }
+        weights.check(&specs, |_| false)?;
+        let weight = Tensor::from_slice(&[1, width], &weights.read(&weight)?)?;
+        let bias = match specs.get(1) {
+            Some(spec) => Some(Tensor::from_slice(&[1], &weights.read(&spec.name)?)?),
+            None => None,
+        };
+        Ok(Some(Self::add(params, name, weight, bias)?))
     }
 
-    fn add(params: &mut Params, weight: Tensor, bias: Tensor) -> Result<Self, ModelError> {
-        let (weight, bias) = (params.add(WEIGHT, weight)?, params.add(BIAS, bias)?);
-        for id in [weight, bias] {
+    fn add(
+        params: &mut Params,
+        name: &str,
+        weight: Tensor,
+        bias: Option<Tensor>,
+    ) -> Result<Self, ModelError> {
+        let mut own = |part: &str, value| {
+            let id = params.add(format!("{name}.{part}"), value)?;
             params.set_group(id, Part::ValueHead.group())?;
-        }
-        Ok(Self { summary: Linear::new(weight).with_bias(bias) })
+            Ok::<_, ModelError>(id)
+        };
+        let summary = Linear::new(own("weight", weight)?);
+        let bias = bias.map(|b| own("bias", b)).transpose()?;
+        Ok(Self { summary: Linear { bias, ..summary } })
     }
 
     /// Values of the given rows, `[n]`.
@@ -70,11 +89,10 @@ impl ValueHead {
     /// Writes `value_head.safetensors`.
     pub(crate) fn save(&self, params: &Params, dir: &Path) -> Result<(), ModelError> {
         let mut tensors = Vec::new();
-        for (name, id) in [(WEIGHT, Some(self.summary.weight)), (BIAS, self.summary.bias)] {
-            let Some(id) = id else { continue };
-            let value = params.get(id)?.value();
-            let (shape, values) = (value.shape().to_vec(), value.to_vec().into());
-            tensors.push(SaveTensor { name: name.into(), shape, values });
+        for id in std::iter::once(self.summary.weight).chain(self.summary.bias) {
+            let p = params.get(id)?;
+            let (shape, values) = (p.value().shape().to_vec(), p.value().to_vec().into());
+            tensors.push(SaveTensor { name: p.name().to_owned(), shape, values });
         }
         save_safetensors(dir, STEM, &tensors, SaveDtype::F32, usize::MAX)
     }
@@ -82,5 +100,6 @@ impl ValueHead {
 
 /// True for the head's parameters, which are not written with the base.
 pub(crate) fn is_head(name: &str) -> bool {
-    name == WEIGHT || name == BIAS
+    let layer = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"));
+    layer.is_some_and(|l| NAMES.contains(&l))
 }

@@ -2,6 +2,8 @@
 
 mod assembled;
 mod invariants;
+mod layouts;
 mod native;
+mod parts;
 mod pictures;
 mod reference;

@@ -27,7 +27,7 @@ pub(crate) fn fixture() -> Value {
 }
 
 /// `value` of `text.py`: uniform in [-0.25, 0.25) from splitmix64 of FNV-1a(name) + index, plus 1 for norms.
-fn value(name: &str, n: usize) -> Vec<f32> {
+pub(crate) fn value(name: &str, n: usize) -> Vec<f32> {
     let seed =
         name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
     let one = if name.contains("norm") { 1.0 } else { 0.0 };
@@ -78,7 +78,7 @@ pub(crate) fn write_checkpoint(family: &Value, dir: &Path) {
     save_safetensors(dir, "model", &tensors, SaveDtype::F32, usize::MAX).unwrap();
 }
 
-fn parameters(family: &Value) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn parameters(family: &Value) -> Vec<(String, Vec<usize>)> {
     serde_json::from_value(family["parameters"].clone()).unwrap()
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn loss_and_grads(vlm: &Vlm, contexts: &[Context], checkpoint: bool) 
     (loss, grads)
 }
 
-fn logits(vlm: &Vlm, context: &Context) -> Vec<f32> {
+pub(crate) fn logits(vlm: &Vlm, context: &Context) -> Vec<f32> {
     let batch = vlm.pack(&[Group::single(context)]).unwrap();
     let mut tape = Tape::inference(&vlm.params);
     let hidden = vlm.hidden(&mut tape, &batch, false).unwrap();
@@ -143,7 +143,7 @@ fn logits(vlm: &Vlm, context: &Context) -> Vec<f32> {
     vlm.text.logits(&mut tape, &hidden, &rows).unwrap().value().to_vec()
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
 }
