@@ -86,6 +86,7 @@ impl EnvFactory for ToolEnvs {
             shared: self.clone(),
             messages: sample.messages.clone(),
             images: Images::new(self.limits.clone()),
+            given: 0,
             faults: 0,
         };
         env.load_given()?;
@@ -105,7 +106,8 @@ impl EnvFactory for ToolEnvs {
 struct SavedImage {
     hash: ContentHash,
     parent: Option<usize>,
-    to_parent: [f64; 6],
+    /// `None` where the tool did not say how the picture lies on its parent.
+    to_parent: Option<[f64; 6]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,6 +121,8 @@ struct ToolEnv {
     shared: ToolEnvs,
     messages: Vec<Message>,
     images: Images,
+    /// Pictures that came with the question; those after them were made by tools.
+    given: usize,
     faults: usize,
 }
 
@@ -149,10 +153,11 @@ impl Env for ToolEnv {
         let derived = self
             .images
             .iter()
-            .filter_map(|entry| {
-                let origin = entry.origin?;
-                let hash = entry.picture.hash();
-                Some(SavedImage { hash, parent: Some(origin.parent), to_parent: origin.to_parent.0 })
+            .skip(self.given)
+            .map(|entry| SavedImage {
+                hash: entry.picture.hash(),
+                parent: entry.origin.map(|o| o.parent),
+                to_parent: entry.origin.map(|o| o.to_parent.0),
             })
             .collect();
         json!(Saved { faults: self.faults, derived })
@@ -167,6 +172,7 @@ impl ToolEnv {
             let bytes = self.shared.pictures.get(hash).map_err(|e| EnvError(e.to_string()))?;
             self.images.insert(bytes).map_err(|e| EnvError(format!("image {hash}: {e}")))?;
         }
+        self.given = self.images.len();
         Ok(())
     }
 
@@ -177,7 +183,7 @@ impl ToolEnv {
         for image in saved.derived {
             let bytes = self.shared.pictures.get(image.hash).map_err(|e| bad(e.to_string()))?;
             let picture = Picture::new(bytes, &self.shared.limits).map_err(|e| bad(e.to_string()))?;
-            let made = Made { picture, to_parent: Affine(image.to_parent) };
+            let made = Made { picture, to_parent: image.to_parent.map(Affine) };
             let reply = Reply { image: Some(made), ..Reply::default() };
             let parent = image.parent.map(|k| format!("img_{k}"));
             let taken = self.images.accept("", "", parent.as_deref(), reply);

@@ -22,8 +22,14 @@ fn complain(spec: &ToolSpec, what: &str) -> ToolError {
 /// Checks names and outer types against the schema. Inner types are left to the parser.
 pub(crate) fn check(spec: &ToolSpec, arguments: &Map<String, Value>) -> Result<(), ToolError> {
     let known = describe::argument_names(spec);
+    // JSON Schema lets unnamed properties pass unless told otherwise; a model that invents one is told so, unless the
+    // schema (of a remote tool) asks for them.
+    let open = spec.parameters.get("additionalProperties").is_some_and(|v| v.is_object() || *v == true);
     for (name, value) in arguments {
         let Some(schema) = describe::argument(spec, name) else {
+            if open {
+                continue;
+            }
             let shown: String = name.chars().take(40).collect();
             let takes = match known.is_empty() {
                 true => "none".to_owned(),

@@ -30,7 +30,7 @@ struct Row {
     #[serde(default)]
     data: Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    image: Option<(ContentHash, Affine)>,
+    image: Option<(ContentHash, Option<Affine>)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
 }

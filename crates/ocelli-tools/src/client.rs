@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use ocelli_data::{ContentHash, ToolCall};
 use serde_json::Value;
 
+use crate::circuit::Circuit;
 use crate::http::DEADLINE_HEADER;
 use crate::wire::{CallBody, ErrorBody, ReplyAs, ReplyBody};
 use crate::{Cache, Fatal, Images, Limits, Picture, Reply, ToolError, ToolSpec};
@@ -26,26 +27,14 @@ pub struct Endpoint {
     pub token: Option<String>,
 }
 
-/// Failures in a row after which a server is left alone.
-const FAILURES: u32 = 3;
-/// How long it is left alone at first; doubled with each further failure, up to [`LONGEST_REST`].
-const REST: Duration = Duration::from_millis(500);
-const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Hashes remembered per server.
 const KNOWN: usize = 100_000;
-
-/// Whether a server is worth asking.
-#[derive(Debug, Default)]
-struct Circuit {
-    failures: u32,
-    resting_until: Option<Instant>,
-}
 
 #[derive(Debug)]
 struct Remote {
     endpoint: Endpoint,
     in_flight: AtomicUsize,
-    circuit: Mutex<Circuit>,
+    circuit: Circuit,
     has: Mutex<HashSet<ContentHash>>,
 }
 
@@ -54,22 +43,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Remote {
-    fn is_open(&self) -> bool {
-        locked(&self.circuit).resting_until.is_none_or(|t| t <= Instant::now())
-    }
-
-    fn succeeded(&self) {
-        *locked(&self.circuit) = Circuit::default();
-    }
-
-    /// After the rest one call at a time finds out whether the server is back; its failure doubles the rest.
     fn failed(&self) {
-        let mut circuit = locked(&self.circuit);
-        circuit.failures += 1;
-        if circuit.failures >= FAILURES {
-            let rest = REST.saturating_mul(1 << (circuit.failures - FAILURES).min(8)).min(LONGEST_REST);
-            circuit.resting_until = Some(Instant::now() + rest);
-        }
+        self.circuit.failed();
         locked(&self.has).clear(); // it may come back with an empty store
     }
 }
@@ -97,7 +72,7 @@ impl Client {
             .map(|e| Remote {
                 endpoint: Endpoint { url: e.url.trim_end_matches('/').to_owned(), token: e.token.clone() },
                 in_flight: AtomicUsize::new(0),
-                circuit: Mutex::default(),
+                circuit: Circuit::default(),
                 has: Mutex::default(),
             })
             .collect();
@@ -155,7 +130,7 @@ impl Client {
         };
         let mut why = Vec::new();
         loop {
-            let mut open: Vec<&Remote> = self.servers.iter().filter(|s| s.is_open()).collect();
+            let mut open: Vec<&Remote> = self.servers.iter().filter(|s| s.circuit.rest().is_none()).collect();
             open.sort_by_key(|s| s.in_flight.load(Ordering::Relaxed));
             let mut wait = Duration::from_millis(100);
             why.clear();
@@ -239,12 +214,12 @@ impl Client {
             let body: ReplyBody =
                 serde_json::from_slice(&bytes).map_err(|e| failed(format!("an answer that is none: {e}")))?;
             let reply = body.into_reply(&self.limits).map_err(failed)?;
-            server.succeeded();
+            server.circuit.succeeded();
             return Ok(reply);
         }
         match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(body) => {
-                server.succeeded(); // it works; this call does not
+                server.circuit.succeeded(); // it works; this call does not
                 Err(body.error)
             }
             Err(_) => Err(failed(format!("status {status}"))),

@@ -87,8 +87,7 @@ impl Server {
             token: config.token.as_ref().map(|t| ContentHash::of(t.as_bytes())),
             bodies: Arc::new(Semaphore::new(BODIES_KIB)),
         };
-        // Base64 is a third longer than the bytes, and the arguments come on top.
-        let body = service.limits().image_bytes / 3 * 4 + service.limits().argument_bytes + 4096;
+        let body = body_bytes(service.limits());
         let router = Router::new()
             .route("/v1/call", post(call))
             .route("/v1/tools", get(tools))
@@ -128,6 +127,11 @@ impl Server {
             () = cut => Ok(()),
         }
     }
+}
+
+/// Longest request: base64 is a third longer than the picture's bytes, and the arguments come on top.
+pub(crate) fn body_bytes(limits: &crate::Limits) -> usize {
+    limits.image_bytes / 3 * 4 + limits.argument_bytes + 4096
 }
 
 /// Token, origin, and room for the body.
@@ -223,11 +227,7 @@ async fn image(State(app): State<App>, Path(hash): Path<String>) -> Response {
         return refuse(StatusCode::BAD_REQUEST, "a picture is named by 64 hexadecimal digits");
     };
     match app.service.picture(hash) {
-        Ok(p) => {
-            let kind =
-                image::guess_format(p.bytes()).map_or("application/octet-stream", |f| f.to_mime_type());
-            ([(header::CONTENT_TYPE, kind)], Body::from(p.bytes().to_vec())).into_response()
-        }
+        Ok(p) => ([(header::CONTENT_TYPE, p.mime())], Body::from(p.bytes().to_vec())).into_response(),
         Err(error) => answer_error(&error),
     }
 }

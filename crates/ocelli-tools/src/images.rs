@@ -134,15 +134,13 @@ impl Images {
 
     fn adopt(&mut self, parent: Option<&str>, made: Made) -> Result<usize, ImagesError> {
         let parent = parent.and_then(|name| self.resolve(name).ok()).map(|(k, _)| k);
-        let origin = parent.map(|parent| match self.entries[parent].origin {
-            None => Origin { parent, to_parent: made.to_parent, root: parent, to_root: made.to_parent },
-            Some(above) => Origin {
-                parent,
-                to_parent: made.to_parent,
-                root: above.root,
-                to_root: made.to_parent.then(&above.to_root),
-            },
-        });
+        let origin =
+            parent.zip(made.to_parent).map(|(parent, to_parent)| match self.entries[parent].origin {
+                None => Origin { parent, to_parent, root: parent, to_root: to_parent },
+                Some(above) => {
+                    Origin { parent, to_parent, root: above.root, to_root: to_parent.then(&above.to_root) }
+                }
+            });
         self.push(Entry { picture: made.picture, origin })
     }
 }
@@ -152,8 +150,8 @@ impl Images {
 pub struct Made {
     /// The encoded picture.
     pub picture: Picture,
-    /// From the new frame to the old one.
-    pub to_parent: Affine,
+    /// From the new frame to the old one; `None` where the tool did not say, as some remote tools do not.
+    pub to_parent: Option<Affine>,
 }
 
 /// Why a picture was not taken in.

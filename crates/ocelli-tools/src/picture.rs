@@ -101,6 +101,11 @@ impl Picture {
         self.height
     }
 
+    /// Media type of the encoded file, such as `image/png`.
+    pub fn mime(&self) -> &'static str {
+        image::guess_format(&self.bytes).map_or("application/octet-stream", |f| f.to_mime_type())
+    }
+
     /// Decodes to 8-bit RGB.
     pub fn decode(&self, limits: &Limits) -> Result<RgbImage, PictureError> {
         decode(&self.bytes, limits)

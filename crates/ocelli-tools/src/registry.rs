@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::error::for_model;
 use crate::{
-    Cache, Call, Deadline, Declared, Engines, Fatal, Images, Limits, Reply, Tool, ToolError, ToolSpec, tools,
+    Cache, Call, Deadline, Declared, Engines, Fatal, Images, Limits, RemoteTools, Reply, Tool, ToolError,
+    ToolSpec, tools,
 };
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.
@@ -45,6 +46,17 @@ impl Registry {
     /// Adds a tool without a type.
     pub fn with_declared(mut self, tool: Declared) -> Self {
         self.tools.insert(tool.spec.name.clone(), tool);
+        self
+    }
+
+    /// Adds the tools of a remote server; one of the same name is replaced.
+    pub fn with_remote(self, remote: &RemoteTools) -> Self {
+        remote.tools().iter().cloned().fold(self, Self::with_declared)
+    }
+
+    /// Keeps at most `bytes` of decoded pictures (3 bytes a pixel) between calls; 256 MiB if not called.
+    pub fn with_pixel_cache(mut self, bytes: usize) -> Self {
+        self.engines = Arc::new(Engines::new(bytes));
         self
     }
 

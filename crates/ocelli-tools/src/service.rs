@@ -22,12 +22,14 @@ pub struct ServiceConfig {
     pub queue: usize,
     /// Encoded pictures that are kept, in bytes.
     pub picture_bytes: usize,
+    /// Pictures that calls can name as `img_0`, `img_1` .. without having sent them.
+    pub offered: Vec<Picture>,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { threads, queue: 256, picture_bytes: 512 << 20 }
+        Self { threads, queue: 256, picture_bytes: 512 << 20, offered: Vec::new() }
     }
 }
 
@@ -35,6 +37,7 @@ impl Default for ServiceConfig {
 pub struct Service {
     registry: Registry,
     pictures: Mutex<Pictures>,
+    offered: Vec<Picture>,
     workers: Workers,
     done: AtomicU64,
     complaints: AtomicU64,
@@ -73,6 +76,7 @@ impl Service {
         Ok(Arc::new(Self {
             registry,
             pictures: Mutex::new(Pictures { limit: config.picture_bytes, ..Pictures::default() }),
+            offered: config.offered.clone(),
             workers,
             done: AtomicU64::new(0),
             complaints: AtomicU64::new(0),
@@ -100,12 +104,19 @@ impl Service {
         Ok(picture)
     }
 
-    /// A picture that is kept.
+    /// A picture that is kept or offered.
     pub fn picture(&self, hash: ContentHash) -> Result<Picture, ToolError> {
-        self.pictures().get(hash).ok_or_else(|| Fatal::UnknownImage { hash }.into())
+        let offered = || self.offered.iter().find(|p| p.hash() == hash).cloned();
+        self.pictures().get(hash).or_else(offered).ok_or_else(|| Fatal::UnknownImage { hash }.into())
     }
 
-    /// Runs a call on this thread. `image` is a hash or a data URL; a path or an address is never followed.
+    /// Pictures that calls can name as `img_0`, `img_1` ..
+    pub fn offered(&self) -> &[Picture] {
+        &self.offered
+    }
+
+    /// Runs a call on this thread. `image` is a hash, a data URL or the `img_k` of an offered picture; a path or an
+    /// address is never followed.
     pub fn run(
         &self,
         name: &str,
@@ -136,6 +147,17 @@ impl Service {
     fn named(&self, image: &str) -> Result<Picture, ToolError> {
         if let Ok(hash) = image.parse::<ContentHash>() {
             return self.picture(hash);
+        }
+        if let Some(k) = image.strip_prefix("img_").and_then(|k| k.parse::<usize>().ok()) {
+            return self.offered.get(k).cloned().ok_or_else(|| {
+                for_model(match self.offered.len() {
+                    0 => format!(
+                        "there is no picture `{image}`: name one by its content hash or as a data URL"
+                    ),
+                    1 => format!("there is no picture `{image}`; the only one offered is img_0"),
+                    n => format!("there is no picture `{image}`; img_0 to img_{} are offered", n - 1),
+                })
+            });
         }
         let Some((kind, data)) = image.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"))
         else {
@@ -187,7 +209,7 @@ impl Service {
     pub fn health(&self) -> Health {
         let load = self.workers.load();
         Health {
-            status: "ok",
+            status: if load.closed { "draining" } else { "ok" },
             running: load.running,
             waiting: load.waiting,
             capacity: load.capacity,

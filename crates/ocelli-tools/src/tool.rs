@@ -170,7 +170,7 @@ impl Call<'_> {
         let broken = |why: String| Fatal::Broken { tool: self.tool.to_owned(), why };
         let picture = Picture::encode(&pixels).map_err(|e| broken(e.to_string()))?;
         self.engines.keep(picture.hash(), Arc::new(pixels));
-        Ok(Some(Made { picture, to_parent }))
+        Ok(Some(Made { picture, to_parent: Some(to_parent) }))
     }
 
     /// Stops the tool where its time is up. Loops over pixels call this once a row or so.

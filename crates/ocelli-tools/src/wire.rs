@@ -45,8 +45,9 @@ pub struct WireImage {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// From its pixels to those of the picture that the call named.
-    pub to_parent: Affine,
+    /// From its pixels to those of the picture that the call named, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_parent: Option<Affine>,
     /// PNG in base64, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub png: Option<String>,

@@ -39,6 +39,7 @@ pub(crate) struct Load {
     pub(crate) waiting: usize,
     pub(crate) capacity: usize,
     pub(crate) threads: usize,
+    pub(crate) closed: bool,
 }
 
 impl Workers {
@@ -79,10 +80,11 @@ impl Workers {
     }
 
     pub(crate) fn load(&self) -> Load {
-        let waiting = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.len();
+        let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         Load {
             running: self.shared.running.load(Ordering::Relaxed),
-            waiting,
+            waiting: queue.jobs.len(),
+            closed: queue.closed,
             capacity: self.shared.capacity,
             threads: self.shared.threads,
         }

@@ -39,7 +39,7 @@ async fn start(
     let config = ServerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         token: token.map(str::to_owned),
-        service: ServiceConfig { threads: 1, queue, picture_bytes: 64 << 20 },
+        service: ServiceConfig { threads: 1, queue, picture_bytes: 64 << 20, offered: vec![] },
         drain: Duration::from_secs(5),
     };
     let server = Server::bind(slow(Registry::standard(Limits::default())), &config).await.unwrap();

@@ -12,7 +12,8 @@ use clap::{Subcommand, ValueEnum};
 use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
 use ocelli_tools::{
-    Cache, Deadline, Images, Limits, Registry, Server, ServerConfig, ServiceConfig, ToolError, serve_stdio,
+    Cache, Deadline, Images, Limits, McpEndpoint, Picture, Registry, RemoteConfig, RemoteTools, Server,
+    ServerConfig, ServiceConfig, ToolError, serve_stdio,
 };
 use serde_json::{Map, Value};
 
@@ -21,6 +22,17 @@ use serde_json::{Map, Value};
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
+    /// Tools of another server, too: the address of its Model Context Protocol route, such as
+    /// http://127.0.0.1:7070/mcp. NAME=URL puts NAME_ before the names of its tools.
+    #[arg(long, value_name = "[NAME=]URL", global = true)]
+    remote: Vec<String>,
+    /// The same for a program that speaks the protocol over its standard input and output, such as
+    /// "python sam_server.py"; words are parted at spaces.
+    #[arg(long, value_name = "[NAME=]COMMAND", global = true)]
+    remote_command: Vec<String>,
+    /// File with the bearer token for the servers named by --remote.
+    #[arg(long, value_name = "FILE", global = true, requires = "remote")]
+    remote_token_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -54,11 +66,14 @@ enum Action {
     /// Serve the tools over HTTP (JSON under /v1, Model Context Protocol under /mcp) or standard input and output.
     Serve {
         /// Address to listen on.
-        #[arg(long, default_value = "127.0.0.1:7070", conflicts_with = "stdio")]
+        #[arg(long, default_value = "127.0.0.1:7070", conflicts_with = "mcp_stdio")]
         listen: SocketAddr,
         /// Speak the Model Context Protocol over standard input and output instead.
         #[arg(long)]
-        stdio: bool,
+        mcp_stdio: bool,
+        /// Picture that clients can name as img_0 (the next one as img_1, ..) without sending it.
+        #[arg(long)]
+        image: Vec<PathBuf>,
         /// File with the bearer token that requests must carry; needed beyond loopback.
         #[arg(long)]
         token_file: Option<PathBuf>,
@@ -92,7 +107,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let registry = Registry::standard(Limits::default());
+    let registry = with_remote(Registry::standard(Limits::default()), args)?;
     match &args.action {
         Action::List { format } => {
             let specs = registry.specs();
@@ -110,8 +125,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Action::Call { name, image, args, out, json, seconds } => {
             call(&registry, name, image, args, out.as_ref(), *json, *seconds)
         }
-        Action::Serve { listen, stdio, token_file, threads, queue, cache_mib, record, replay } => {
+        Action::Serve { listen, mcp_stdio, image, token_file, threads, queue, cache_mib, record, replay } => {
             let mut service = ServiceConfig { queue: *queue, ..ServiceConfig::default() };
+            for path in image {
+                service.offered.push(picture(path, registry.limits())?);
+            }
             service.threads = threads.unwrap_or(service.threads);
             let bytes = cache_mib << 20;
             let cache = match (record, replay) {
@@ -121,24 +139,96 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             };
             let registry = registry.with_cache(Arc::new(cache));
             let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
-            if *stdio {
+            if *mcp_stdio {
                 runtime.block_on(serve_stdio(registry, &service))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let token = token_file.as_ref().map(|p| read_bounded(p, 4096)).transpose()?;
-            let token = token.map(|t| String::from_utf8_lossy(&t).trim().to_owned());
+            let token = token_file.as_ref().map(token).transpose()?;
             let config = ServerConfig { address: *listen, token, service, drain: Duration::from_secs(30) };
             runtime.block_on(async {
                 let server = Server::bind(registry, &config).await?;
                 println!("listening on http://{}", server.address());
-                server
-                    .run(async {
-                        let _ = tokio::signal::ctrl_c().await;
-                    })
-                    .await
+                server.run(told_to_stop()).await
             })?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Ends on ctrl-C and on the signal with which service managers stop a program.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+fn token(path: &PathBuf) -> anyhow::Result<String> {
+    let token = String::from_utf8(read_bounded(path, 4096)?)
+        .with_context(|| format!("the token in {} is not text", path.display()))?;
+    let token = token.trim();
+    if token.is_empty() {
+        bail!("the token file {} is empty", path.display());
+    }
+    Ok(token.to_owned())
+}
+
+fn picture(path: &PathBuf, limits: &Limits) -> anyhow::Result<Picture> {
+    let bytes = read_bounded(path, limits.image_bytes as u64)?;
+    Picture::new(bytes, limits).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// The tools of this program and those of the servers named on the command line.
+fn with_remote(mut registry: Registry, args: &Args) -> anyhow::Result<Registry> {
+    let token = args.remote_token_file.as_ref().map(token).transpose()?;
+    let mut endpoints = Vec::new();
+    for remote in &args.remote {
+        let (prefix, url) = prefixed(remote);
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            bail!("--remote {remote}: `{url}` is no http address; a program is named by --remote-command");
+        }
+        endpoints.push((prefix, McpEndpoint::Http { url: url.to_owned(), token: token.clone() }));
+    }
+    for remote in &args.remote_command {
+        let (prefix, command) = prefixed(remote);
+        let mut words = command.split_whitespace().map(str::to_owned);
+        let program =
+            words.next().with_context(|| format!("--remote-command {remote}: no program is named"))?;
+        endpoints.push((prefix, McpEndpoint::Process { program: program.into(), args: words.collect() }));
+    }
+    for (prefix, endpoint) in endpoints {
+        let remote = RemoteTools::connect(&RemoteConfig { prefix, ..RemoteConfig::new(endpoint.clone()) })?;
+        for spec in remote.specs() {
+            if registry.spec(&spec.name).is_some() {
+                bail!(
+                    "{endpoint} offers a tool called `{}`, and there is one of that name; give the server a name: \
+                     NAME={endpoint}",
+                    spec.name
+                );
+            }
+        }
+        registry = registry.with_remote(&remote);
+    }
+    Ok(registry)
+}
+
+/// Parts `NAME=REST`; the prefix is `NAME_`, or nothing.
+fn prefixed(text: &str) -> (String, &str) {
+    match text.split_once('=') {
+        Some((name, rest))
+            if !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') =>
+        {
+            (format!("{name}_"), rest)
+        }
+        _ => (String::new(), text),
     }
 }
 
@@ -156,8 +246,7 @@ fn call(
     }
     let mut images = Images::new(registry.limits().clone());
     for path in paths {
-        let bytes = read_bounded(path, registry.limits().image_bytes as u64)?;
-        images.insert(bytes).with_context(|| format!("cannot use {}", path.display()))?;
+        images.insert_picture(picture(path, registry.limits())?)?;
     }
     let mut arguments = Map::new();
     let takes_image =
