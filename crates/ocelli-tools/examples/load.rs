@@ -15,6 +15,10 @@
 //! * `hash-hash` the same, the answer's picture as its hash alone.
 //!
 //! The box or line moves by a pixel from call to call in our protocol. `bench/tools.sh` runs the comparison.
+//!
+//!     cargo run --release -p ocelli-tools --example load -- serve [threads] [address]
+//!
+//! is our server for it: that of `ocelli tools serve --cache-mib 0`, which computes every call anew.
 
 #![allow(clippy::print_stdout)]
 
@@ -26,6 +30,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ocelli_data::ContentHash;
+use ocelli_tools::{Limits, Registry, Server, ServerConfig, ServiceConfig};
 use serde_json::json;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -146,8 +151,28 @@ fn cpu() -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10) // 100 ticks a second
 }
 
+/// Our server, until it is killed.
+fn serve(args: &[String]) -> Outcome<()> {
+    let mut service = ServiceConfig::default();
+    if let Some(threads) = args.first() {
+        service.threads = threads.parse()?;
+    }
+    let address = args.get(1).map_or("127.0.0.1:7070", String::as_str).parse()?;
+    let config = ServerConfig { address, token: None, service, drain: Duration::ZERO };
+    let registry = Registry::standard(Limits::default());
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let server = Server::bind(registry, &config).await?;
+        println!("listening on http://{}", server.address());
+        server.run(std::future::pending()).await
+    })?;
+    Ok(())
+}
+
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "serve") {
+        return serve(&args[1..]);
+    }
     let [url, picture, what, how, rest @ ..] = &args[..] else {
         return Err("URL PICTURE WHAT HOW [clients] [calls]".into());
     };

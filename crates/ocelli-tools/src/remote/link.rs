@@ -236,7 +236,12 @@ impl State {
                 self.circuit.succeeded();
                 Err(Trouble::Complaint(error.message.into_owned()))
             }
-            Err(error) => Err(failed(error.to_string())),
+            Err(error) => {
+                if matches!(error, ServiceError::TransportClosed | ServiceError::TransportSend(_)) {
+                    *self.connection.lock().await = None;
+                }
+                Err(failed(error.to_string()))
+            }
         }
     }
 

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import base64
 import io
+from typing import Any
 
 from mcp.server.mcpserver import Image, MCPServer
 from PIL import Image as Pixels
@@ -32,7 +33,7 @@ def mirror(image_base64: str) -> list[str | Image]:
 
 
 @server.tool()
-def find(image: str, name: str, at_least: float = 0.5) -> dict:
+def find(image: str, name: str, at_least: float = 0.5) -> dict[str, Any]:
     """Find objects by name, as an open-vocabulary detector would."""
     pixels = load(image)
     if name == "unicorn":
