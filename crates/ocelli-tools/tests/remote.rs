@@ -2,9 +2,12 @@
 //! against servers that hang, die, or say too much.
 //!
 //! The other implementation is the Python SDK. Its tests run where `OCELLI_MCP_PYTHON` names an interpreter that has the
-//! packages `mcp` (2.x) and `pillow`; elsewhere they are skipped with a message.
+//! packages `mcp` (2.x) and `pillow`; elsewhere they are skipped with a message:
+//!
+//!     OCELLI_MCP_PYTHON=venv/bin/python OCELLI_BIN=target/release/ocelli cargo test --release -p ocelli-tools --test remote
 #![allow(clippy::print_stderr)]
 
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,8 +38,12 @@ fn within(seconds: f64) -> Deadline {
     Deadline::after(Duration::from_secs_f64(seconds))
 }
 
-/// A server of ours on a thread of its own, with a tool that takes a second.
+/// A server of ours on a thread of its own, with a tool that takes a second, and the pictures that it offers.
 fn our_server(queue: usize) -> SocketAddr {
+    serve(queue, Some("secret"), vec![])
+}
+
+fn serve(queue: usize, token: Option<&str>, offered: Vec<Picture>) -> SocketAddr {
     let slow = ToolSpec {
         name: "slow".into(),
         description: "Takes its time.".into(),
@@ -53,8 +60,8 @@ fn our_server(queue: usize) -> SocketAddr {
     let registry = Registry::standard(Limits::default()).with_declared(slow);
     let config = ServerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
-        token: Some("secret".into()),
-        service: ServiceConfig { threads: 1, queue, ..ServiceConfig::default() },
+        token: token.map(str::to_owned),
+        service: ServiceConfig { threads: 1, queue, offered, ..ServiceConfig::default() },
         drain: Duration::from_secs(1),
     };
     let (tell, told) = std::sync::mpsc::channel();
@@ -290,40 +297,45 @@ fn an_answer_beyond_the_limit_is_not_taken() {
     assert_eq!(awake.text, "awake");
 }
 
+/// Writes the picture that the other implementation's client works with, and runs that client.
+fn run_the_peers_client(python: &Path, way: &[&OsStr]) {
+    let ran = Command::new(python).arg(script("client.py")).args(way).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(said.contains("good"), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+}
+
 #[test]
-fn a_client_of_another_implementation_uses_our_server() {
+fn a_client_of_another_implementation_uses_our_server_over_http() {
     let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    let picture = Picture::encode(&pixels()).unwrap();
+    std::fs::write(&path, picture.bytes()).unwrap();
+    let url = format!("http://{}/mcp", serve(64, None, vec![picture]));
+    run_the_peers_client(&python, &["http".as_ref(), url.as_ref(), path.as_ref()]);
+}
+
+/// The program as a second process: our client and another implementation's, over standard input and output.
+#[test]
+fn the_program_serves_over_standard_input_and_output() {
     let Some(program) = std::env::var_os("OCELLI_BIN") else {
         eprintln!("skipped: set OCELLI_BIN to the built `ocelli`, which this test starts as the server");
         return;
     };
-    let dir = tempfile::tempdir().unwrap();
-    let picture = dir.path().join("a.png");
-    std::fs::write(&picture, Picture::encode(&pixels()).unwrap().bytes()).unwrap();
-    let good = |arguments: &[&std::ffi::OsStr]| {
-        let ran = Command::new(&python).arg(script("client.py")).args(arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert!(said.contains("good"), "{said}{}", String::from_utf8_lossy(&ran.stderr));
-    };
-    let serve = ["tools", "serve", "--image"].map(AsRef::as_ref);
-    let stdio: [&std::ffi::OsStr; 3] = ["stdio".as_ref(), picture.as_ref(), program.as_ref()];
-    good(&[&stdio[..], &serve, &[picture.as_ref(), "--mcp-stdio".as_ref()]].concat());
-
-    let mut command = Command::new(&program);
-    command.args(serve).arg(&picture).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-    let mut running = Running(command.spawn().unwrap());
-    let mut first = String::new();
-    let mut out = std::io::BufReader::new(running.0.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut out, &mut first).unwrap();
-    let url = format!("{}/mcp", first.trim().trim_start_matches("listening on "));
-    good(&["http".as_ref(), url.as_ref(), picture.as_ref()]);
-
-    // And our client against the same program as a second process.
     let args = ["tools", "serve", "--mcp-stdio"].map(str::to_owned).to_vec();
-    let endpoint = McpEndpoint::Process { program: program.into(), args };
+    let endpoint = McpEndpoint::Process { program: program.clone().into(), args };
     let remote = RemoteTools::connect(&RemoteConfig::new(endpoint)).unwrap();
     let registry = Registry::empty(Limits::default()).with_remote(&remote);
     let crop = call("crop", json!({"image": "img_0", "bbox": [3, 4, 40, 30]}));
     let reply = registry.run(&crop, &images(), &within(20.0)).unwrap();
     assert_eq!(reply.image.unwrap().to_parent, Some(Affine::translation(3.0, 4.0)));
+
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    std::fs::write(&path, Picture::encode(&pixels()).unwrap().bytes()).unwrap();
+    let serve = ["tools", "serve", "--mcp-stdio", "--image"].map(OsStr::new);
+    let way = [&["stdio".as_ref(), path.as_os_str(), program.as_os_str()], &serve[..], &[path.as_os_str()]]
+        .concat();
+    run_the_peers_client(&python, &way);
 }
