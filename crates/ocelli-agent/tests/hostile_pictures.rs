@@ -80,7 +80,10 @@ impl Toolbox for Hostile {
         let made = loop {
             let bytes = tampered(self.seed.fetch_add(1, Ordering::Relaxed));
             if let Ok(picture) = Picture::new(bytes, &Limits::default()) {
-                break Made { picture, to_parent: Affine([1.0, 0.0, f64::NAN, 0.0, 1.0, f64::INFINITY]) };
+                break Made {
+                    picture,
+                    to_parent: Some(Affine([1.0, 0.0, f64::NAN, 0.0, 1.0, f64::INFINITY])),
+                };
             }
         };
         self.sent.fetch_add(1, Ordering::Relaxed);

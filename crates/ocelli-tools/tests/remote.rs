@@ -206,8 +206,12 @@ fn script(name: &str) -> String {
     here.to_string_lossy().into_owned()
 }
 
+/// Its packages take their time to load on a busy machine.
+const STARTING: Duration = Duration::from_secs(120);
+
 fn peer(python: PathBuf) -> RemoteConfig {
-    RemoteConfig::new(McpEndpoint::Process { program: python, args: vec![script("server.py")] })
+    let endpoint = McpEndpoint::Process { program: python, args: vec![script("server.py")] };
+    RemoteConfig { connect: STARTING, ..RemoteConfig::new(endpoint) }
 }
 
 /// Ended with the test, however that ends.
@@ -265,7 +269,7 @@ fn tools_of_another_implementation_over_http() {
     let _running = Running(command.spawn().unwrap());
     let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the server does not come up");
+        assert!(begun.elapsed() < STARTING, "the server does not come up");
         std::thread::sleep(Duration::from_millis(50));
     }
     let url = format!("http://127.0.0.1:{port}/mcp");
@@ -280,7 +284,7 @@ fn a_server_that_dies_in_the_middle_is_started_again() {
     let images = images();
     let dead = registry.run(&call("die", json!({})), &images, &within(20.0)).unwrap_err();
     assert!(matches!(&dead, ToolError::Fatal(f @ Fatal::Remote { .. }) if f.is_transient()), "{dead:?}");
-    let awake = registry.run(&call("sleep", json!({"seconds": 0.01})), &images, &within(20.0)).unwrap();
+    let awake = registry.run(&call("sleep", json!({"seconds": 0.01})), &images, &within(120.0)).unwrap();
     assert_eq!(awake.text, "awake");
 }
 
