@@ -29,6 +29,11 @@ impl Affine {
         (a * x + b * y + c, d * x + e * y + f)
     }
 
+    /// False where a number of a remote tool's map is none.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.0.iter().all(|v| v.is_finite())
+    }
+
     /// First `self`, then `next`.
     pub fn then(&self, next: &Self) -> Self {
         let [a, b, c, d, e, f] = self.0;

@@ -21,7 +21,7 @@ pub(super) fn reply(
     let mark = |meta: &Option<MetaObject>, key: &str| meta.as_ref().and_then(|m| m.get(key).cloned());
     let ours = mark(&result.meta, OURS).is_some_and(|v| v == true);
     let to_parent = mark(&result.meta, TO_PARENT).and_then(|v| serde_json::from_value::<Affine>(v).ok());
-    let to_parent = to_parent.filter(|a| a.inverse().is_some());
+    let to_parent = to_parent.filter(|a| a.is_finite() && a.inverse().is_some());
     let structured = result.structured_content.unwrap_or(Value::Null);
     let (text, images) = sorted(result.content, &structured);
     if result.is_error == Some(true) {
