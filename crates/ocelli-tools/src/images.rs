@@ -135,10 +135,15 @@ impl Images {
     fn adopt(&mut self, parent: Option<&str>, made: Made) -> Result<usize, ImagesError> {
         let parent = parent.and_then(|name| self.resolve(name).ok()).map(|(k, _)| k);
         let origin =
-            parent.zip(made.to_parent.filter(Affine::is_finite)).map(|(parent, to_parent)| match self.entries[parent].origin {
-                None => Origin { parent, to_parent, root: parent, to_root: to_parent },
-                Some(above) => {
-                    Origin { parent, to_parent, root: above.root, to_root: to_parent.then(&above.to_root) }
+            parent.zip(made.to_parent.filter(Affine::is_finite)).map(|(parent, to_parent)| {
+                match self.entries[parent].origin {
+                    None => Origin { parent, to_parent, root: parent, to_root: to_parent },
+                    Some(above) => Origin {
+                        parent,
+                        to_parent,
+                        root: above.root,
+                        to_root: to_parent.then(&above.to_root),
+                    },
                 }
             });
         self.push(Entry { picture: made.picture, origin })
