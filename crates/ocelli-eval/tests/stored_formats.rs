@@ -131,6 +131,17 @@ fn mmmu_files() {
     assert_eq!(found, [("t2".to_owned(), false, true, "A".to_owned())], "a wrong label is named");
 }
 
+/// Two versions of the official program read `1.5` as no integer and as 1; the stored prediction shows which it was.
+#[test]
+fn mathvista_files_of_both_versions() {
+    let row = |pid: &str, prediction: Value, right: bool| json!({"pid": pid, "question": "How many?", "choices": null, "answer": "1", "question_type": "free_form", "answer_type": "integer", "response": "It is 1.5.", "extraction": "1.5", "prediction": prediction, "true_false": right});
+    let file = json!({"1": row("1", Value::Null, false), "2": row("2", json!("1"), true)});
+    let e =
+        rescored("mathvista", "output.json", &serde_json::to_string_pretty(&file).unwrap(), None).unwrap();
+    let labels = e.summary.labels.unwrap();
+    assert_eq!((labels.compared, labels.published_right, labels.contradictions.len()), (2, 1, 0));
+}
+
 #[test]
 fn any_rows_with_a_name_and_a_response() {
     let rows = |name: &str, response: &str| -> Vec<Value> {
