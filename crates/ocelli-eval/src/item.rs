@@ -170,6 +170,7 @@ impl Maker<'_> {
         let column = self.task.resolve(&fields.question);
         let question = match row.columns.get(&column) {
             Some(Value::String(text)) if !text.trim().is_empty() => text.clone(),
+            Some(Value::String(text)) if fields.empty_question || !self.prompts => text.clone(),
             // Files of results often leave the question out; only asking needs it.
             None if !self.prompts => String::new(),
             other => {

@@ -32,6 +32,31 @@ fn rescored(task: &str, name: &str, text: &str, given: Option<&StoredFormat>) ->
     Ok(rescore(&task, &stored, name, &HashMap::new()).unwrap())
 }
 
+/// EMMA's published result files, where `OCELLI_EMMA` names a folder that holds them: every stored label is recomputed.
+#[test]
+fn published_emma_files() {
+    let Some(dir) = std::env::var_os("OCELLI_EMMA") else {
+        println!("skipped: OCELLI_EMMA does not name a folder of EMMA's result files");
+        return;
+    };
+    let mut files: Vec<std::path::PathBuf> =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| {
+        f.extension().is_some_and(|e| e == "json") && !f.to_string_lossy().ends_with("_result.json")
+    });
+    assert!(!files.is_empty());
+    let task = Task::parse("emma").unwrap();
+    let mut wrong = Vec::new();
+    for file in files {
+        let stored = read_stored(&task, &file, None, || unreachable!("the files hold their items")).unwrap();
+        let e = rescore(&task, &stored, "file", &HashMap::new()).unwrap();
+        let labels = e.summary.labels.unwrap();
+        assert_eq!(labels.compared, e.records.len(), "{}", file.display());
+        wrong.extend(labels.contradictions.into_iter().map(|c| (file.file_name().unwrap().to_owned(), c)));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// One EMMA item with what a program stored about it.
 fn emma(pid: &str, more: Value) -> Value {
     let mut row = json!({

@@ -94,7 +94,7 @@ fn hostile_corpus_comes_back() {
         tool_calls(&text);
         reference::mathv::equal(&reference::mathv::extract(&text), "42");
         reference::csvqa::extract(&text);
-        reference::emma::extract(&text, reference::emma::NoAnswer::Empty);
+        reference::emma::extract(&text, reference::emma::Program::Released);
         reference::mmmu::open_readings(&text);
         reference::gsm8k::flexible(&text);
     }

@@ -206,6 +206,9 @@ pub struct Layout {
 pub struct Fields {
     /// The question.
     pub question: String,
+    /// True where the published set has questions that stand only in their picture: the text may be empty.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub empty_question: bool,
     /// The gold answer.
     pub answer: String,
     /// What the gold column holds.

@@ -13,7 +13,9 @@ pub fn option_list(value: &Value) -> Result<Vec<String>, String> {
         Value::String(s) if s.trim().is_empty() => Ok(Vec::new()),
         Value::String(s) => match serde_json::from_str::<Vec<Value>>(s) {
             Ok(items) => items.iter().map(option).collect(),
-            Err(_) => python_list(s).ok_or_else(|| format!("`{}` is not a list", excerpt(s))),
+            Err(_) => python_list(s)
+                .or_else(|| python_list(s.trim().strip_prefix('[')?.strip_suffix(']')?))
+                .ok_or_else(|| format!("`{}` is not a list", excerpt(s))),
         },
         other => Err(format!("holds {}, not a list of options", kind_of(other))),
     }
@@ -112,12 +114,14 @@ mod tests {
         check(json!("[\"a\", \"b\"]"), &["a", "b"]);
         check(json!("['6cm', '7cm']"), &["6cm", "7cm"]);
         check(json!("['it\\'s', \"a, b\", 3.5, '\\u00e9\\n\\xb0']"), &["it's", "a, b", "3.5", "é\n°"]);
+        // MMMU-Pro has a list within a list.
+        check(json!("[['a', 'b']]"), &["a", "b"]);
         for hostile in [
             json!(7),
             json!({"A": "x", "C": "y"}),
             json!("['a'"),
             json!("['a' 'b']"),
-            json!("[['a']]"),
+            json!("[['a'], ['b']]"),
             json!("{}"),
             json!([["a"]]),
         ] {

@@ -25,9 +25,13 @@ pub(super) fn apply(scoring: &Scoring, item: &Item, answer: &Answer<'_>, strict:
             read("csvqa", extracted.or_else(|| csvqa::extract(text)), &|a| csvqa::correct(Some(a), gold))
         }
         ReferenceRule::Emma => {
-            let found = extracted.unwrap_or_else(|| emma::extract(text, emma::NoAnswer::Empty));
+            // A stored extraction comes from the program that made the published result files.
+            let program = if extracted.is_some() { emma::Program::Stored } else { emma::Program::Released };
+            let found = extracted.unwrap_or_else(|| emma::extract(text, program));
             let content = item.column("gt_content").unwrap_or_else(|| gold_content(gold, options));
-            read("emma", Some(found).filter(|a| !a.is_empty()), &|a| emma::correct(a, gold, &content))
+            read("emma", Some(found).filter(|a| !a.is_empty()), &|a| {
+                emma::correct(a, gold, &content, program)
+            })
         }
         ReferenceRule::Mathv => {
             let found = extracted.unwrap_or_else(|| mathv::extract(text));
