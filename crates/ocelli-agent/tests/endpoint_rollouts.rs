@@ -194,7 +194,7 @@ fn run(
     runtime.spawn(async move { axum::serve(listener, app).await.unwrap() });
 
     let config = EndpointConfig {
-        timeout_s: 0.5,
+        timeout_s: 2.0,
         retry: RetryPolicy { attempts, base_s: 0.01, max_s: 0.05, ..RetryPolicy::default() },
         concurrency,
         ..EndpointConfig::new(format!("http://{address}/v1"), "mock")

@@ -84,7 +84,7 @@ fn memory_is_flat_over_many_trajectories() {
     let before = resident().unwrap();
     roll(360, 240);
     let after = resident().unwrap();
-    // Their pictures take 240 * 4 * 200 kB = 190 MB.
+    // Their pictures take 240 * 4 * 200 kB = 190 MB (181 MiB): kept, they would show. The allocator keeps some tens of MiB.
     let grown = after.saturating_sub(before) >> 20;
-    assert!(grown < 50, "{grown} MiB more after 240 trajectories, {} MiB in all", after >> 20);
+    assert!(grown < 120, "{grown} MiB more after 240 trajectories, {} MiB in all", after >> 20);
 }

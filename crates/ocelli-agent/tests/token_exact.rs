@@ -148,8 +148,8 @@ proptest! {
     }
 }
 
-#[test]
-fn versions_change_inside_one_turn() {
+/// Turns that began under one version and ended under another.
+fn mixed_turns(seed: u64) -> usize {
     // A long turn, paused after the first trajectory ended, goes on under the next version.
     let long = format!("{} It is a square.", "er".repeat(400));
     let mut model = ToyModel::new(&[&long, "a square"]);
@@ -157,7 +157,7 @@ fn versions_change_inside_one_turn() {
     let mut driver = Driver::new(run.batch);
     let world = run.world(&driver);
     let engine = Engine::new(8).unwrap();
-    let jobs = Job::group(&samples(&world, 4), 2, 5);
+    let jobs = Job::group(&samples(&world, 4), 2, seed);
     let first = engine.run(
         Some(Loan { driver: &mut driver, model: &mut model }),
         &world,
@@ -166,7 +166,6 @@ fn versions_change_inside_one_turn() {
         Until::Ended(1),
         &mut |_| {},
     );
-    assert!(!first.paused.is_empty(), "nothing was paused: the seeds give no mixture");
     model.version = 9;
     let rest = engine.run(
         Some(Loan { driver: &mut driver, model: &mut model }),
@@ -181,8 +180,15 @@ fn versions_change_inside_one_turn() {
         let v = &e.trajectory.weight_versions;
         v.first() == Some(&1) && v.last() == Some(&9)
     });
-    assert!(mixed.count() > 0);
+    let count = mixed.count();
     rest.ended.iter().for_each(|e| exact(&e.trajectory, &model));
+    count
+}
+
+#[test]
+fn versions_change_inside_one_turn() {
+    // On a busy machine the first trajectory may end before the others have begun; not ten times in a row.
+    assert!((5..15).any(|seed| mixed_turns(seed) > 0));
 }
 
 #[test]
