@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tools", &["data"]),
     ("worlds", &["data"]),
     ("agent", &["data", "model", "reward", "tools"]),
-    ("train", &["data", "tensor", "model", "reward", "agent", "worlds"]),
+    ("train", &["data", "tensor", "model", "reward", "tools", "agent", "worlds"]),
     ("eval", &["data", "reward", "agent"]),
     ("cli", &["data", "tensor", "model", "reward", "tools", "worlds", "agent", "train", "eval"]),
 ];
