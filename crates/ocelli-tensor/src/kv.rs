@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::cpu::tile::NR;
+use crate::cpu::tile::PANEL;
 use crate::error::{Result, shape_error};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -74,7 +74,7 @@ pub struct KvCache {
 
 impl KvRun {
     fn new(shape: KvShape, capacity: usize) -> KvRun {
-        let capacity = capacity.max(1).div_ceil(NR) * NR;
+        let capacity = capacity.max(1).div_ceil(PANEL) * PANEL;
         let row = [shape.kv_heads, capacity, shape.head_dim];
         let empty = || Tensor::zeros(&row, DType::F32);
         let layers = (0..shape.layers).map(|_| LayerKv { keys: empty(), values: empty(), len: 0 }).collect();
@@ -130,9 +130,9 @@ impl KvRun {
         for (t, (k, v)) in k.chunks_exact(kv_heads * d).zip(v.chunks_exact(kv_heads * d)).enumerate() {
             let token = start + t;
             for head in 0..kv_heads {
-                let panel = (head * capacity + token / NR * NR) * d + token % NR;
+                let panel = (head * capacity + token / PANEL * PANEL) * d + token % PANEL;
                 for (e, x) in k[head * d..(head + 1) * d].iter().enumerate() {
-                    keys[panel + e * NR] = x.up();
+                    keys[panel + e * PANEL] = x.up();
                 }
                 let row = &mut values[(head * capacity + token) * d..][..d];
                 row.iter_mut().zip(&v[head * d..(head + 1) * d]).for_each(|(o, x)| *o = x.up());

@@ -5,7 +5,7 @@
 //! "FlashAttention", algorithm 1). Nothing of size queries x keys is kept: the backward pass recomputes a block of probabilities from the
 //! saved log-sum-exp (Dao 2023, algorithm 2).
 
-use super::tile::{ADD, Left, NR, SET, tile};
+use super::tile::{ADD, Left, PANEL, SET, tile};
 use super::{Isa, Scratch, math, vectorize};
 
 /// Keys per block (a multiple of 16).
@@ -106,9 +106,9 @@ pub(crate) fn scores(
     panels: &[f32],
     s: &mut [f32],
 ) {
-    for (panel, j) in (0..count).step_by(NR).enumerate() {
-        let b = &panels[panel * d * NR..(panel + 1) * d * NR];
-        tile(isa, (n, NR, d), q, (b, NR), (&mut s[j..], KEYS), SET);
+    for (panel, j) in (0..count).step_by(PANEL).enumerate() {
+        let b = &panels[panel * d * PANEL..(panel + 1) * d * PANEL];
+        tile(isa, (n, PANEL, d), q, (b, PANEL), (&mut s[j..], KEYS), SET);
     }
 }
 
@@ -124,7 +124,7 @@ fn fold(
         #[inline(always)]
         || {
             // Whole vectors: what is hidden, or was computed beyond the last key, is minus infinity and becomes 0.
-            let width = count.next_multiple_of(NR);
+            let width = count.next_multiple_of(PANEL);
             for i in 0..m.len() {
                 let row = &mut s[i * KEYS..i * KEYS + width];
                 let seen = visible(i);
@@ -136,17 +136,17 @@ fn fold(
                     row[seen..].fill(f32::NEG_INFINITY);
                 }
                 let top = math::max(row).max(m[i]);
-                let mut sums = [0.0f32; NR];
-                for x in row.as_chunks_mut::<NR>().0 {
-                    let mut e = [0.0f32; NR];
-                    for l in 0..NR {
+                let mut sums = [0.0f32; PANEL];
+                for x in row.as_chunks_mut::<PANEL>().0 {
+                    let mut e = [0.0f32; PANEL];
+                    for l in 0..PANEL {
                         e[l] = math::exp_negative(x[l] - top);
                         sums[l] += e[l];
                     }
                     *x = e;
                 }
                 let sum = math::lanes_sum(
-                    NR,
+                    PANEL,
                     #[inline(always)]
                     |l| sums[l],
                 );
@@ -173,16 +173,16 @@ pub(crate) fn probabilities_and_score_grads(
     vectorize(
         #[inline(always)]
         || {
-            let width = count.next_multiple_of(NR);
+            let width = count.next_multiple_of(PANEL);
             for i in 0..lse.len() {
                 let seen = visible(i).min(count);
                 let p = &mut p[i * KEYS..i * KEYS + width];
                 let dp = &mut dp[i * KEYS..i * KEYS + width];
                 let (lse, delta) = (lse[i], delta[i]);
-                for (p, dp) in p.as_chunks_mut::<NR>().0.iter_mut().zip(dp.as_chunks_mut::<NR>().0) {
+                for (p, dp) in p.as_chunks_mut::<PANEL>().0.iter_mut().zip(dp.as_chunks_mut::<PANEL>().0) {
                     // In registers of their own: the two arrays might overlap for all the compiler knows.
-                    let (mut e, mut g) = ([0.0f32; NR], [0.0f32; NR]);
-                    for l in 0..NR {
+                    let (mut e, mut g) = ([0.0f32; PANEL], [0.0f32; PANEL]);
+                    for l in 0..PANEL {
                         e[l] = math::exp_negative(p[l] - lse);
                         g[l] = e[l] * (dp[l] - delta);
                     }

@@ -1,5 +1,5 @@
 //! Matrix product for all linear layers: `C[m, n] (+)= alpha * A[m, k] B[k, n] (+ bias[n])`, operands in `f32` or bf16 and
-//! either orientation, accumulation always in `f32`.
+//! either orientation, accumulation always in `f32`. Two bf16 operands are multiplied as bf16 where the processor can, else widened.
 //!
 //! The right operand is packed once (in slabs that stay in the last-level cache), then tiles of the result are computed on all cores; every tile
 //! goes through the whole depth, so no element's sum is ever split between threads. With few rows (decoding) nothing is packed: see
@@ -8,19 +8,21 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::pack::{self, Data, Mat};
-use super::tile::{MR, NR, Store, panels};
+use super::pack::{self, Mat};
+use super::tile::{Lanes, Store, geometry, panels};
 use super::{Isa, Scratch, Shared, isa, skinny};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Depth of a packed block: a right panel of it (16 columns) fits half of a 32 KiB L1.
+/// Depth of a packed block in lanes: a right panel of it takes 16 KiB (AVX2) or 32 KiB (AVX-512).
 const DEPTH: usize = 256;
-/// Rows of a tile of the result: its packed left block takes 96 KiB of L2.
-const TILE_ROWS: usize = 16 * MR;
+/// Rows of a tile of the result, a multiple of the rows of all register tiles: its packed left block takes 96 KiB of L2.
+const TILE_ROWS: usize = 96;
 /// Columns of a tile of the result. Wide tiles pack the left block less often; with few rows, narrow ones give every core work.
-const TILE_COLS: [usize; 2] = [16 * NR, 64 * NR];
-/// Elements of the right operand packed at a time (16 MiB).
+const TILE_COLS: [usize; 2] = [256, 1024];
+/// Lanes of the right operand packed at a time (16 MiB).
 const SLAB: usize = 4 << 20;
+/// Multiply-adds below which a product stays on one core: handing it out costs as much as some hundred thousand of them.
+const ALONE: usize = 1 << 18;
 
 /// What happens to the product.
 #[derive(Clone, Copy)]
@@ -90,33 +92,39 @@ pub(crate) fn gemm_with(isa: Isa, out: Out<'_>, a: Mat<'_>, b: Mat<'_>, epilogue
 }
 
 fn product<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (m, k) = (a.rows, a.cols);
     if m <= skinny::MAX_ROWS && a.cs == 1 && b.rs == 1 && k >= 8 {
         skinny::product(isa, c, a, b, e);
-    } else if isa == Isa::Avx512 && m * n * k > 1 << 18 {
-        match bytemuck::try_cast_slice_mut::<T, f32>(c) {
-            Ok(c) if T::DTYPE == DType::F32 => wide_crate(c, a, b, e),
-            _ => {
-                let mut wide = Scratch::new(m * n);
-                wide_crate(&mut wide, a, b, Epilogue { accumulate: false, ..e });
-                super::par_zip(c, &wide, |c, w| *c = T::down(w + if e.accumulate { c.up() } else { 0.0 }));
-            }
-        }
     } else {
-        let columns = (SLAB / k.max(1) / NR * NR).max(NR);
-        for j0 in (0..n).step_by(columns) {
-            slab(isa, c, a, b, (j0, (n - j0).min(columns)), e);
+        let lanes = lanes(isa, &a, &b);
+        let nr = geometry(isa).1;
+        let columns = (SLAB / k.div_ceil(lanes.elements()).max(1) / nr * nr).max(nr);
+        for j0 in (0..b.cols).step_by(columns) {
+            slab((isa, lanes), c, a, b, (j0, (b.cols - j0).min(columns)), e);
         }
     }
 }
 
+/// Two bf16 operands are multiplied as they are where the processor can; all others in `f32`, so that one that is `f32` is never rounded.
+pub(super) fn lanes(isa: Isa, a: &Mat<'_>, b: &Mat<'_>) -> Lanes {
+    if isa >= Isa::Avx512Bf16 && a.is_bf16() && b.is_bf16() { Lanes::Pairs } else { Lanes::Single }
+}
+
 /// Columns `j0..j0 + n` of the result.
-fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize, usize), e: Epilogue<'_>) {
+fn slab<T: Elem>(
+    (isa, lanes): (Isa, Lanes),
+    c: &mut [T],
+    a: Mat<'_>,
+    b: Mat<'_>,
+    (j0, n): (usize, usize),
+    e: Epilogue<'_>,
+) {
     let (m, k, ldc) = (a.rows, a.cols, b.cols);
     let b = columns(b, j0, n);
-    let width = n.div_ceil(NR) * NR;
-    let mut packed = Scratch::new(k * width);
-    pack::right(b, DEPTH, &mut packed);
+    let (mr, nr) = geometry(isa);
+    let (width, per) = (n.div_ceil(nr) * nr, lanes.elements());
+    let mut packed = Scratch::new(k.div_ceil(per) * width);
+    pack::right(nr, lanes, b, DEPTH, packed.lanes_mut());
     let packed = &*packed;
     let c = Shared::new(c);
     let row_tiles = m.div_ceil(TILE_ROWS);
@@ -140,24 +148,26 @@ fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize,
             DType::Bf16 => (beside.as_mut_ptr(), cols),
         };
         let sum = e.accumulate && T::DTYPE == DType::F32;
-        let mut left = Scratch::new(rows.div_ceil(MR) * MR * k.min(DEPTH));
-        for p0 in (0..k).step_by(DEPTH) {
-            let depth = (k - p0).min(DEPTH);
-            pack::left(a, (i0, rows), (p0, depth), &mut left);
+        let mut left = Scratch::new(rows.div_ceil(mr) * mr * k.div_ceil(per).min(DEPTH));
+        for (block, p0) in (0..k).step_by(DEPTH * per).enumerate() {
+            let elements = (k - p0).min(DEPTH * per);
+            let depth = elements.div_ceil(per);
+            pack::left((isa, lanes), a, (i0, rows), (p0, elements), left.lanes_mut());
             let store = Store { alpha: e.alpha, accumulate: sum || p0 > 0 };
-            for j in (0..cols).step_by(NR) {
-                let panel = &packed[p0 * width + (jt + j) * depth..][..depth * NR];
-                for i in (0..rows).step_by(MR) {
-                    let (height, nr) = ((rows - i).min(MR), (cols - j).min(NR));
-                    let left = &left[i * depth..][..depth * MR];
+            for j in (0..cols).step_by(nr) {
+                let panel = &packed[block * DEPTH * width + (jt + j) * depth..][..depth * nr];
+                for i in (0..rows).step_by(mr) {
+                    let (height, wide) = ((rows - i).min(mr), (cols - j).min(nr));
+                    let left = &left[i * depth..][..depth * mr];
                     #[allow(unsafe_code)]
-                    // SAFETY: the left panel holds depth columns of 6 rows, the right one depth rows of 16 columns; the tile has `rows`
+                    // SAFETY: the left panel holds depth columns of mr rows, the right one depth rows of nr columns; the tile has `rows`
                     // rows of `cols` elements, `ld` apart: in C, as ptr() checked, where tasks own disjoint tiles, or in `beside`.
                     unsafe {
-                        // The 16 left panels together fetch the next right panel.
-                        let next = panel.as_ptr_range().end.wrapping_add(i / MR * depth);
+                        // The left panels of a whole tile together fetch the next right panel.
+                        let next = panel.as_ptr_range().end.wrapping_add(i / mr * depth * nr * mr / TILE_ROWS);
                         let operands = (left.as_ptr(), panel.as_ptr(), next);
-                        panels(isa, (height, nr, depth), operands, (tile.add(i * ld + j), ld), store);
+                        let c = (tile.add(i * ld + j), ld);
+                        panels((isa, lanes), (height, wide, depth), operands, c, store);
                     }
                 }
             }
@@ -180,7 +190,7 @@ fn slab<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, (j0, n): (usize,
         }
     };
     let tasks = row_tiles * col_tiles;
-    if m * n * k <= 1 << 16 {
+    if m * n * k <= ALONE {
         (0..tasks).for_each(compute);
     } else {
         (0..tasks).into_par_iter().with_max_len(1).for_each(compute);
@@ -212,63 +222,4 @@ fn finish_rounded<T: Elem>(row: &mut [T], wide: &[f32], bias: Option<&[f32]>, ac
 
 fn columns(b: Mat<'_>, j0: usize, n: usize) -> Mat<'_> {
     b.t().row_range(j0, n).t()
-}
-
-/// Through the `gemm` crate, whose 512-bit kernels are chosen at run time; bf16 operands are widened first.
-pub(super) fn wide_crate(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    let wide = |x: Mat<'_>| match x.data {
-        Data::F32(_) => None,
-        Data::Bf16(d) => {
-            let mut w = Scratch::new(d.len());
-            super::par_map(&mut w, d, Elem::up);
-            Some(w)
-        }
-    };
-    let (wa, wb) = (wide(a), wide(b));
-    fn start<'a>(m: &Mat<'a>, w: &'a Option<Scratch>) -> &'a [f32] {
-        match (m.data, w) {
-            (Data::F32(d), _) => d,
-            (_, Some(w)) => w,
-            (_, None) => &[],
-        }
-    }
-    let (pa, pb) = (start(&a, &wa), start(&b, &wb));
-    assert!((m - 1) * a.rs + (k - 1) * a.cs < pa.len() && (k - 1) * b.rs + (n - 1) * b.cs < pb.len());
-    assert_eq!(c.len(), m * n);
-    let (rs, cs) = (|m: &Mat<'_>| m.rs as isize, |m: &Mat<'_>| m.cs as isize);
-    #[allow(unsafe_code)]
-    // SAFETY: the assertions above put every element of A, B and C inside its slice.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            n as isize,
-            e.accumulate,
-            pa.as_ptr(),
-            cs(&a),
-            rs(&a),
-            pb.as_ptr(),
-            cs(&b),
-            rs(&b),
-            1.0,
-            e.alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
-        );
-    }
-    if let Some(bias) = e.bias {
-        super::par_rows(c, n, |_, rows| {
-            for row in rows.chunks_exact_mut(n) {
-                for (c, b) in row.iter_mut().zip(bias) {
-                    *c += b;
-                }
-            }
-        });
-    }
 }

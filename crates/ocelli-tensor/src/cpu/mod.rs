@@ -3,6 +3,8 @@
 //! Work is always cut into pieces whose size depends on the shapes alone, never on the number of threads, and sums run inside a
 //! piece or over pieces in order; so results do not depend on how threads were scheduled.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod flash;
 pub(crate) mod gemm;
 pub(crate) mod math;
@@ -19,18 +21,20 @@ use rayon::prelude::*;
 
 use crate::device::Buffer;
 
-/// Instruction sets the kernels distinguish.
+/// Instruction sets the kernels distinguish, each including those before it.
 ///
-/// Matrix units for bf16 (AMX, AVX-512-BF16) would be further values here: [`gemm`] is the only place that would match on
-/// them. None is present on the machines this was developed on, and code that cannot be run is not shipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A matrix unit (AMX) would be a further value here: [`gemm`] is the only place that would match on it. None is present on the machines
+/// this was developed on, and code that cannot be run is not shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Isa {
     /// Plain Rust; the reference the others are tested against.
     Portable,
-    /// AVX2 and FMA: own micro-kernels.
+    /// AVX2 and FMA.
     Avx2,
-    /// AVX-512F: large `f32` products through the `gemm` crate's 512-bit kernels, everything else as [`Isa::Avx2`].
+    /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// [`Isa::Avx512`] and AVX512_BF16: products of bf16 without widening.
+    Avx512Bf16,
 }
 
 /// What this processor has, detected once.
@@ -40,7 +44,14 @@ pub(crate) fn isa() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("avx512f") {
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 && is_x86_feature_detected!("avx512bf16") {
+                return Isa::Avx512Bf16;
+            }
+            if avx2 && avx512 {
                 return Isa::Avx512;
             }
             if avx2 {
@@ -61,10 +72,17 @@ pub(crate) fn vectorize<R>(f: impl FnOnce() -> R) -> R {
         fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        if isa() != Isa::Portable {
-            #[allow(unsafe_code)]
-            // SAFETY: isa() found AVX2 and FMA on this processor.
-            return unsafe { with_avx2(f) };
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[allow(unsafe_code)]
+        match isa() {
+            // SAFETY: isa() found these features on this processor.
+            Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { with_avx512(f) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { with_avx2(f) },
+            Isa::Portable => {}
         }
     }
     f()
@@ -160,6 +178,11 @@ impl Scratch {
     /// `len` elements with arbitrary contents.
     pub(crate) fn new(len: usize) -> Scratch {
         Scratch { buffer: Buffer::take(len * size_of::<f32>()), len }
+    }
+
+    /// The elements as the 32-bit lanes that packed panels consist of.
+    pub(crate) fn lanes_mut(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(&mut *self)
     }
 
     pub(crate) fn zeroed(len: usize) -> Scratch {

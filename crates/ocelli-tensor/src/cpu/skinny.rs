@@ -1,27 +1,146 @@
-//! Products with few rows, `y[m, n] = x[m, k] W[n, k]^T` for `m <= 32`: decoding, where every weight is used a few times and then
+//! Products with few rows, `y[m, n] = x[m, k] W[n, k]^T` for `m <= 64`: decoding, where every weight is used a few times and then
 //! not again, so packing it would cost more than the product.
 //!
-//! Both operands are read along `k`; 4 rows of `x` times 3 rows of `W` keep 12 accumulators of 8 lanes. A block of
-//! rows of `W` stays in L1 while all rows of `x` pass by. bf16 weights are widened in registers.
+//! Up to 7 rows: both operands are read along `k`, 4 rows of `x` times 3 or 4 rows of `W`; a block of rows of `W` stays in L1 while all rows of
+//! `x` pass by. More rows, with AVX-512: `y^T = W x^T` in register tiles, `x^T` packed (it is small), `W` read where it stands, a number of
+//! it for 16 rows of `x` at once. bf16 weights are widened in registers, or multiplied as they are where `x` is bf16 too and the processor can.
 
 use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm::Epilogue;
+use super::gemm::{Epilogue, lanes};
 use super::pack::{Data, Mat};
+use super::tile::Lanes;
 use super::{Isa, Scratch, Shared, math, vectorize};
 use crate::tensor::Elem;
 
 /// Largest number of rows this path takes.
-pub(crate) const MAX_ROWS: usize = 32;
+pub(crate) const MAX_ROWS: usize = 64;
 /// Rows of `W` per task.
 const BLOCK: usize = 24;
+/// Multiply-adds below which a product stays on one core.
+const ALONE: usize = 1 << 18;
 
 /// `C (+)= alpha * A B (+ bias)` with `A` row-major and `B` the transpose of a row-major matrix.
 pub(crate) fn product<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 {
+        let lanes = lanes(isa, &a, &b);
+        // A lane of W is read where it stands: it must not straddle two rows.
+        let whole = lanes == Lanes::Single || (a.cols.is_multiple_of(2) && b.cs.is_multiple_of(2) && a.rs.is_multiple_of(2));
+        let direct = lanes == Lanes::Pairs || !(a.is_bf16() || b.is_bf16());
+        if whole && direct {
+            return wide::product(lanes, c, a, b, e);
+        }
+    }
     match b.data {
         Data::F32(w) => product_of(isa, c, a, w, b, e),
         Data::Bf16(w) => product_of(isa, c, a, w, b, e),
+    }
+}
+
+/// Both operands in whole lanes.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use super::super::avx512;
+    use super::super::pack;
+    use super::super::tile::SET;
+    use super::*;
+
+    /// Rows of `x` from which on they are packed.
+    const PACKED: usize = 8;
+    /// Rows of `W` in a register tile.
+    const HIGH: usize = 12;
+
+    pub(super) fn product<T: Elem>(
+        lanes: Lanes,
+        c: &mut [T],
+        a: Mat<'_>,
+        b: Mat<'_>,
+        e: Epilogue<'_>,
+    ) {
+        let (m, n, k) = (a.rows, b.cols, a.cols);
+        let per = lanes.elements();
+        let start = |x: &Mat<'_>, elements: usize| -> *const f32 {
+            match x.data {
+                Data::F32(d) => {
+                    assert!(elements <= d.len());
+                    d.as_ptr()
+                }
+                Data::Bf16(d) => {
+                    assert!(elements <= d.len());
+                    d.as_ptr().cast()
+                }
+            }
+        };
+        let x = start(&a, (m - 1) * a.rs + k);
+        let w = start(&b, (n - 1) * b.cs + k);
+        // Addresses, so that tasks may share them.
+        let (x, w) = (x as usize, w as usize);
+        let (ldx, ldw, depth) = (a.rs / per, b.cs / per, k / per);
+        assert_eq!(c.len(), m * n);
+        let out = Shared::new(c);
+        // y[..][j] of row i.
+        let store = |i: usize, j: usize, y: &[f32]| {
+            #[allow(unsafe_code)]
+            // SAFETY: tasks own disjoint ranges of columns.
+            let c = unsafe { out.slice(i * n + j, y.len()) };
+            for (dj, (c, y)) in c.iter_mut().zip(y).enumerate() {
+                let bias = e.bias.map_or(0.0, |b| b[j + dj]);
+                *c = T::down(e.alpha * y + bias + if e.accumulate { c.up() } else { 0.0 });
+            }
+        };
+        let packed = if m >= PACKED {
+            let mut packed = Scratch::new(m.div_ceil(32) * 32 * depth);
+            pack::right(32, lanes, a.t(), depth, packed.lanes_mut());
+            packed
+        } else {
+            Scratch::new(0)
+        };
+        let packed = &*packed;
+        let block = |j0: usize| {
+            let j1 = (j0 + BLOCK).min(n);
+            if m < PACKED {
+                for j in (j0..j1).step_by(4) {
+                    let wide = (j1 - j).min(4);
+                    for i in (0..m).step_by(4) {
+                        let high = (m - i).min(4);
+                        let mut y = [[0.0f32; 4]; 4];
+                        #[allow(unsafe_code)]
+                        // SAFETY: rows i.. of x and j.. of W exist and have k elements, as asserted above; lanes are whole.
+                        unsafe {
+                            let (x, w) = ((x as *const f32).add(i * ldx), (w as *const f32).add(j * ldw));
+                            avx512::dots(lanes, (high, wide, depth), (x, ldx), (w, ldw), &mut y);
+                        }
+                        (0..high).for_each(|di| store(i + di, j, &y[di][..wide]));
+                    }
+                }
+                return;
+            }
+            for j in (j0..j1).step_by(HIGH) {
+                let high = (j1 - j).min(HIGH);
+                for i in (0..m).step_by(32) {
+                    let cols = (m - i).min(32);
+                    let (mut tile, mut turned) = ([0.0f32; 16 * 32], [0.0f32; 32 * 16]);
+                    #[allow(unsafe_code)]
+                    // SAFETY: rows j.. of W exist; a packed panel has `depth` rows of 32 lanes; `tile` holds 16 rows of 32.
+                    unsafe {
+                        let w = (w as *const f32).add(j * ldw);
+                        let x = packed[i * depth..].as_ptr();
+                        avx512::strided(lanes, (high, cols, depth), (w, ldw, 1), (x, 32), (tile.as_mut_ptr(), 32), SET);
+                        avx512::store_turned(&tile, (cols, high), turned.as_mut_ptr(), 16);
+                    }
+                    (0..cols).for_each(|di| store(i + di, j, &turned[di * 16..][..high]));
+                }
+            }
+        };
+        let blocks = n.div_ceil(BLOCK);
+        if m * n * k <= ALONE {
+            (0..blocks).for_each(|t| block(t * BLOCK));
+        } else {
+            let per = ((1 << 17) / (BLOCK * k)).max(1);
+            (0..blocks).into_par_iter().with_min_len(per).for_each(|t| block(t * BLOCK));
+        }
     }
 }
 
@@ -66,10 +185,10 @@ fn product_of<T: Elem, W: Weight>(isa: Isa, c: &mut [T], a: Mat<'_>, w: &[W], b:
         }
     };
     let blocks = n.div_ceil(BLOCK);
-    if m * n * k <= 1 << 15 {
+    if m * n * k <= ALONE {
         (0..blocks).for_each(|t| block(t * BLOCK));
     } else {
-        let per = ((1 << 15) / (BLOCK * k)).max(1);
+        let per = ((1 << 17) / (BLOCK * k)).max(1);
         (0..blocks).into_par_iter().with_min_len(per).for_each(|t| block(t * BLOCK));
     }
 }

@@ -1,16 +1,47 @@
 //! The inner matrix product: `C[m, n] (+)= alpha * A[m, k] B[k, n]` on operands that are already near (packed, or a block of
-//! attention), as 6 x 16 register tiles.
+//! attention), as register tiles of 6 x 16 (portable, AVX2) or 12 x 32 (AVX-512, [`super::avx512`]).
 //!
-//! `A` is read one element at a time with any two strides, `B` sixteen neighbouring columns at a time, so the same kernel
+//! `A` is read one element at a time with any two strides, `B` whole vectors of neighbouring columns at a time, so the same kernel
 //! serves packed panels, plain rows and transposed blocks. 6 x 16 keeps 12 accumulators, two loads of `B` and one broadcast of
 //! `A` in the 16 vector registers of AVX2, with more multiply-adds than loads per step.
 
 use super::Isa;
 
-/// Rows of a register tile.
-pub(crate) const MR: usize = 6;
-/// Columns of a register tile.
-pub(crate) const NR: usize = 16;
+/// Rows of a register tile of AVX2.
+const MR: usize = 6;
+/// Columns of a register tile of AVX2.
+const NR: usize = 16;
+
+/// Keys and values stand in panels of this many columns, whatever the processor.
+pub(crate) const PANEL: usize = 16;
+
+/// What 32 bits of an operand hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lanes {
+    /// One `f32`.
+    Single,
+    /// Two bf16, neighbours along the depth, the earlier one in the low half; needs [`Isa::Avx512Bf16`].
+    Pairs,
+}
+
+impl Lanes {
+    /// Elements along the depth in one lane.
+    pub(crate) fn elements(self) -> usize {
+        match self {
+            Lanes::Single => 1,
+            Lanes::Pairs => 2,
+        }
+    }
+}
+
+/// Rows and columns of a tile of packed panels.
+pub(crate) fn geometry(isa: Isa) -> (usize, usize) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => (super::avx512::MR, super::avx512::NR),
+        _ => (MR, NR),
+    }
+}
 
 /// The left operand: element `(i, p)` is `data[i * rs + p * cs]`.
 #[derive(Clone, Copy)]
@@ -75,20 +106,32 @@ pub(crate) unsafe fn tile_raw(
     (c, ldc): (*mut f32, usize),
     store: Store,
 ) {
+    let (rows, cols) = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => (super::avx512::STRIDED_ROWS, super::avx512::STRIDED_COLS),
+        _ => (MR, NR),
+    };
     let mut j = 0;
     while j < n {
-        let width = (n - j).min(NR);
+        let width = (n - j).min(cols);
         let mut i = 0;
         while i < m {
-            let height = (m - i).min(MR);
+            let height = (m - i).min(rows);
             // SAFETY: (i, j) and the extents stay inside the operands the caller vouches for.
             unsafe {
                 let (a, b, c) = (a.add(i * rs), b.add(j), c.add(i * ldc + j));
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 | Isa::Avx512 => {
-                        x86::micro((height, width, k), (a, rs, cs), (b, ldb), (c, ldc), store)
-                    }
+                    Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::strided(
+                        Lanes::Single,
+                        (height, width, k),
+                        (a, rs, cs),
+                        (b, ldb),
+                        (c, ldc),
+                        store,
+                    ),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => x86::micro((height, width, k), (a, rs, cs), (b, ldb), (c, ldc), store),
                     _ => portable((height, width, k), (a, rs, cs), (b, ldb), (c, ldc), store),
                 }
             }
@@ -98,28 +141,36 @@ pub(crate) unsafe fn tile_raw(
     }
 }
 
-/// One register tile of packed panels ([`super::pack`]): `a` is `[depth][6]`, `b` is `[depth][16]`, of which `m` and `n` count.
-/// `next` is what the caller reads soon after; a share of it (64 bytes for 16 of depth) is fetched into the cache on the way. Waiting for
-/// the next right panel cost up to a fifth of a large product.
+/// One register tile of packed panels ([`super::pack`]): `a` is `[depth][rows]`, `b` is `[depth][columns]` with the sizes of [`geometry`], of
+/// which `m` and `n` count. `next` is what the caller reads soon after; a share of it (64 bytes for 16 of depth; for 4 with AVX-512) is fetched
+/// into the cache on the way. Waiting for the next right panel cost up to a fifth of a large product.
 ///
 /// # Safety
-/// Both panels are readable as a whole, the `m x n` corner of `C` is writable and touched by nobody else; `isa` is present. `next` is never
-/// read.
+/// Both panels are readable as a whole, the `m x n` corner of `C` is writable and touched by nobody else; `isa` is present and can read
+/// `lanes`. `next` is never read.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn panels(
-    isa: Isa,
+    (isa, lanes): (Isa, Lanes),
     (m, n, depth): (usize, usize, usize),
     (a, b, next): (*const f32, *const f32, *const f32),
     (c, ldc): (*mut f32, usize),
     store: Store,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if isa != Isa::Portable && m == MR && n == NR {
-        // SAFETY: forwarded.
-        unsafe { x86::panels(depth, (a, b, next), (c, ldc), store) };
-        return;
+    match isa {
+        Isa::Avx512 | Isa::Avx512Bf16 => {
+            // SAFETY: forwarded.
+            unsafe { super::avx512::panels(lanes, (m, n, depth), (a, b, next), (c, ldc), store) };
+            return;
+        }
+        Isa::Avx2 if m == MR && n == NR => {
+            // SAFETY: forwarded.
+            unsafe { x86::panels(depth, (a, b, next), (c, ldc), store) };
+            return;
+        }
+        _ => {}
     }
-    let _ = next;
+    let _ = (next, lanes);
     // SAFETY: forwarded: panels are operands with these strides.
     unsafe { tile_raw(isa, (m, n, depth), (a, 1, MR), (b, NR), (c, ldc), store) };
 }

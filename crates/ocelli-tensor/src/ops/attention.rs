@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::cpu::flash::{self, KEYS, KeyBlock, Online, QUERIES};
 use crate::cpu::pack::{self, Mat};
-use crate::cpu::tile::{ADD, Left, NR, tile};
+use crate::cpu::tile::{ADD, Left, PANEL, tile};
 use crate::cpu::{self, Isa, Scratch, Shared};
 use crate::error::{Result, TensorError, shape_error};
 use crate::layout::{Segment, SeqLayout, Span};
@@ -173,8 +173,8 @@ fn head_panels<T: Elem>(
         crate::DType::Bf16 => pack::Data::Bf16(bytemuck::cast_slice(rows)),
     };
     let transposed = Mat { data, rows: d, cols: count, rs: 1, cs: stride };
-    for (panel, out) in out.chunks_exact_mut(d * NR).take(count.div_ceil(NR)).enumerate() {
-        pack::right_panel(transposed, (0, d), panel * NR, out);
+    for (panel, out) in out.chunks_exact_mut(d * PANEL).take(count.div_ceil(PANEL)).enumerate() {
+        pack::right_panel(transposed, (0, d), panel * PANEL, out);
     }
 }
 
@@ -303,9 +303,9 @@ fn backward<T: Elem>(
     for (i, out) in [dk, dv].into_iter().enumerate() {
         let sums = &*sums;
         cpu::par_rows(out, 1, |first, out| {
-            let mut total = [0.0f32; NR];
-            for (block, out) in out.chunks_mut(NR).enumerate() {
-                let at = first + block * NR;
+            let mut total = [0.0f32; PANEL];
+            for (block, out) in out.chunks_mut(PANEL).enumerate() {
+                let at = first + block * PANEL;
                 for s in 0..splits {
                     let part = &sums[(s * 2 + i) * size + at..][..out.len()];
                     for (total, x) in total.iter_mut().zip(part) {
