@@ -307,14 +307,10 @@ pub(super) fn turned(r: [__m512i; 16]) -> [__m512i; 16] {
     }
     let mut out = [_mm512_setzero_si512(); 16];
     for c in 0..4 {
-        let (a, b) = (
-            _mm512_shuffle_i32x4::<0x44>(u[0][c], u[1][c]),
-            _mm512_shuffle_i32x4::<0xee>(u[0][c], u[1][c]),
-        );
-        let (d, e) = (
-            _mm512_shuffle_i32x4::<0x44>(u[2][c], u[3][c]),
-            _mm512_shuffle_i32x4::<0xee>(u[2][c], u[3][c]),
-        );
+        let (a, b) =
+            (_mm512_shuffle_i32x4::<0x44>(u[0][c], u[1][c]), _mm512_shuffle_i32x4::<0xee>(u[0][c], u[1][c]));
+        let (d, e) =
+            (_mm512_shuffle_i32x4::<0x44>(u[2][c], u[3][c]), _mm512_shuffle_i32x4::<0xee>(u[2][c], u[3][c]));
         out[c] = _mm512_shuffle_i32x4::<0x88>(a, d);
         out[4 + c] = _mm512_shuffle_i32x4::<0xdd>(a, d);
         out[8 + c] = _mm512_shuffle_i32x4::<0x88>(b, e);

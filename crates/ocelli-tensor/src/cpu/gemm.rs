@@ -164,7 +164,8 @@ fn slab<T: Elem>(
                     // rows of `cols` elements, `ld` apart: in C, as ptr() checked, where tasks own disjoint tiles, or in `beside`.
                     unsafe {
                         // The left panels of a whole tile together fetch the next right panel.
-                        let next = panel.as_ptr_range().end.wrapping_add(i / mr * depth * nr * mr / TILE_ROWS);
+                        let next =
+                            panel.as_ptr_range().end.wrapping_add(i / mr * depth * nr * mr / TILE_ROWS);
                         let operands = (left.as_ptr(), panel.as_ptr(), next);
                         let c = (tile.add(i * ld + j), ld);
                         panels((isa, lanes), (height, wide, depth), operands, c, store);

@@ -207,7 +207,8 @@ pub(crate) fn right(n: usize, lanes: Lanes, b: Mat<'_>, depth: usize, out: &mut 
         let lanes_here = k.div_ceil(lanes.elements());
         #[allow(unsafe_code)]
         // SAFETY: every (depth block, group of panels) is a range of its own, and a task of its own.
-        let o = unsafe { shared.slice(block * depth * width + first * lanes_here * n, count * lanes_here * n) };
+        let o =
+            unsafe { shared.slice(block * depth * width + first * lanes_here * n, count * lanes_here * n) };
         let cols = (first * n, (b.cols - first * n).min(count * n));
         by_lane!(lanes, b.data, L, d => match n {
             16 => lines::<L, 16>(d, (b.cs, b.rs), cols, (block * rows, k), o),

@@ -27,7 +27,8 @@ pub(crate) fn product<T: Elem>(isa: Isa, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e:
     if isa >= Isa::Avx512 {
         let lanes = lanes(isa, &a, &b);
         // A lane of W is read where it stands: it must not straddle two rows.
-        let whole = lanes == Lanes::Single || (a.cols.is_multiple_of(2) && b.cs.is_multiple_of(2) && a.rs.is_multiple_of(2));
+        let whole = lanes == Lanes::Single
+            || (a.cols.is_multiple_of(2) && b.cs.is_multiple_of(2) && a.rs.is_multiple_of(2));
         let direct = lanes == Lanes::Pairs || !(a.is_bf16() || b.is_bf16());
         if whole && direct {
             return wide::product(lanes, c, a, b, e);
@@ -52,13 +53,7 @@ mod wide {
     /// Rows of `W` in a register tile.
     const HIGH: usize = 12;
 
-    pub(super) fn product<T: Elem>(
-        lanes: Lanes,
-        c: &mut [T],
-        a: Mat<'_>,
-        b: Mat<'_>,
-        e: Epilogue<'_>,
-    ) {
+    pub(super) fn product<T: Elem>(lanes: Lanes, c: &mut [T], a: Mat<'_>, b: Mat<'_>, e: Epilogue<'_>) {
         let (m, n, k) = (a.rows, b.cols, a.cols);
         let per = lanes.elements();
         let start = |x: &Mat<'_>, elements: usize| -> *const f32 {
@@ -127,7 +122,14 @@ mod wide {
                     unsafe {
                         let w = (w as *const f32).add(j * ldw);
                         let x = packed[i * depth..].as_ptr();
-                        avx512::strided(lanes, (high, cols, depth), (w, ldw, 1), (x, 32), (tile.as_mut_ptr(), 32), SET);
+                        avx512::strided(
+                            lanes,
+                            (high, cols, depth),
+                            (w, ldw, 1),
+                            (x, 32),
+                            (tile.as_mut_ptr(), 32),
+                            SET,
+                        );
                         avx512::store_turned(&tile, (cols, high), turned.as_mut_ptr(), 16);
                     }
                     (0..cols).for_each(|di| store(i + di, j, &turned[di * 16..][..high]));
