@@ -224,7 +224,7 @@ impl Durable<'_> {
         let row = |source| DurableError::Row { key: lease.at.key.clone(), source };
         let Payload { sample, attempt, seed } = serde_json::from_slice(&lease.payload).map_err(row)?;
         let resume = lease.partial.as_deref().map(serde_json::from_slice).transpose().map_err(row)?;
-        let job = Job { sample: Arc::new(sample), attempt, seed, resume };
+        let job = Job { sample: Arc::new(sample), attempt, seed, resume, allowance: None };
         let unsaved = Arc::new(Mutex::new(None));
         let (world, control) = (self.world.clone(), self.control.clone());
         let (begun, slot) = (job.clone(), unsaved.clone());

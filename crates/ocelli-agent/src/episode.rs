@@ -25,6 +25,9 @@ pub struct Job {
     pub seed: u64,
     /// Where a paused rollout goes on.
     pub resume: Option<Box<Snapshot>>,
+    /// Tokens that may be sampled before the rollout is handed back unfinished; `None` lets it run to its end. Counted for
+    /// policies that know their tokens.
+    pub allowance: Option<usize>,
 }
 
 impl Job {
@@ -36,6 +39,7 @@ impl Job {
             attempt,
             seed: derive_seed(run_seed, &sample.id, attempt),
             resume: None,
+            allowance: None,
         };
         samples.iter().flat_map(|sample| (0..size).map(move |attempt| job(sample, attempt))).collect()
     }
@@ -246,9 +250,14 @@ impl<'w> Episode<'w> {
         // The tokens of an unfinished turn count too: it goes on where it stopped.
         let sampled = conversation.tokens().map_or(0, |t| t.logprobs().len());
         let begun = conversation.tokens().map_or(0, |t| if self.unheard == 0 { t.turn().len() } else { 0 });
-        let max_tokens = limits.tokens.saturating_sub(sampled).min(limits.turn_tokens.saturating_sub(begun));
-        if max_tokens == 0 {
+        let most = limits.tokens.saturating_sub(sampled).min(limits.turn_tokens.saturating_sub(begun));
+        if most == 0 {
             return Err(Exit::Status(Status::TruncatedTokens, None));
+        }
+        // What the limits cut off has ended; what the allowance cuts off goes on later.
+        let max_tokens = most.min(self.job.allowance.unwrap_or(most));
+        if max_tokens == 0 {
+            return Err(Exit::Pause);
         }
         let new = &self.messages[self.messages.len() - self.unheard..];
         let control = self.control;
@@ -264,8 +273,15 @@ impl<'w> Episode<'w> {
                 () = tokio::time::sleep(left) => return Err(Exit::Status(Status::Deadline, None)),
             }
         };
-        let said = said.map_err(|e| failed(Status::PolicyFailed, e))?;
+        let mut said = said.map_err(|e| failed(Status::PolicyFailed, e))?;
         self.unheard = 0;
+        let now = conversation.tokens().map_or(sampled, |t| t.logprobs().len());
+        if let Some(left) = self.job.allowance.as_mut() {
+            *left = left.saturating_sub(now - sampled);
+        }
+        if said.stop == Stop::Length && max_tokens < most {
+            said.stop = Stop::Paused;
+        }
         Ok(said)
     }
 

@@ -148,6 +148,60 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn pieces_of_a_few_tokens_make_the_same_trajectory(
+        pick in prop::collection::vec(0usize..TEXTS.len(), 2..8),
+        seed in any::<u64>(),
+        allowance in 1usize..90,
+    ) {
+        let texts: Vec<&str> = pick.iter().map(|i| TEXTS[*i]).collect();
+        let run = Run::default();
+        let (whole, _) = run.go(&mut ToyModel::new(&texts), 2, 2, seed);
+
+        let mut model = ToyModel::new(&texts);
+        let mut driver = Driver::new(run.batch);
+        let world = run.world(&driver);
+        let engine = Engine::new(run.live).unwrap();
+        let mut jobs = Job::group(&samples(&world, 2), 2, seed);
+        let mut all = Report::default();
+        let mut rounds = 0;
+        while !jobs.is_empty() {
+            rounds += 1;
+            prop_assert!(rounds < 10_000, "pieces that never end");
+            model.version = rounds;
+            jobs.iter_mut().for_each(|j| j.allowance = Some(allowance));
+            let before: Vec<usize> = jobs.iter().map(sampled).collect();
+            let names: Vec<_> = jobs.iter().map(|j| (j.sample.id.clone(), j.attempt)).collect();
+            let loan = Loan { driver: &mut driver, model: &mut model };
+            let report = engine.run(Some(loan), &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
+            for job in &report.paused {
+                let at = names.iter().position(|n| *n == (job.sample.id.clone(), job.attempt)).unwrap();
+                prop_assert_eq!(sampled(job) - before[at], allowance, "a piece that is not full was handed back");
+            }
+            all.ended.extend(report.ended);
+            jobs = report.paused;
+        }
+        all.ended.sort_by_key(|e| (e.trajectory.sample_id.clone(), e.trajectory.attempt));
+        prop_assert_eq!(facts(&all), facts(&whole));
+        for ended in &all.ended {
+            exact(&ended.trajectory, &model);
+            // Each version sampled one piece.
+            let versions = &ended.trajectory.weight_versions;
+            for version in 1..=rounds {
+                prop_assert!(versions.iter().filter(|v| **v == version).count() <= allowance);
+            }
+        }
+    }
+}
+
+/// Tokens that a waiting job has sampled.
+fn sampled(job: &Job) -> usize {
+    job.resume.as_ref().and_then(|s| s.tokens.as_ref()).map_or(0, |t| t.logprobs().len())
+}
+
 /// Turns that began under one version and ended under another.
 fn mixed_turns(seed: u64) -> usize {
     // A long turn, paused after the first trajectory ended, goes on under the next version.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ocelli_agent::batching::{BatchConfig, Driver, Lockstep};
 use ocelli_agent::control::Control;
-use ocelli_agent::engine::{Engine, Loan, Until};
+use ocelli_agent::engine::{Engine, Loan, Report, Until};
 use ocelli_agent::env::EnvFactory;
 use ocelli_agent::episode::{Ended, Job, World};
 use ocelli_agent::limits::RolloutLimits;
@@ -255,8 +255,24 @@ impl Rollouts {
         temperature: Option<f32>,
         with_tools: bool,
     ) -> Result<Vec<Vec<Ended>>, TrainError> {
+        let jobs = Job::group(samples, group, seed);
+        let report = self.jobs(model, jobs, version, temperature, with_tools)?;
+        // Chunked by number and not by name: a sample may occur twice in a batch.
+        let mut ended = report.ended.into_iter();
+        Ok(samples.iter().map(|_| ended.by_ref().take(group as usize).collect()).collect())
+    }
+
+    /// Rolls out `jobs`; those that used up their allowance come back in `paused`. As [`Rollouts::run`] otherwise.
+    pub fn jobs(
+        &self,
+        model: &Vlm,
+        jobs: Vec<Job>,
+        version: u64,
+        temperature: Option<f32>,
+        with_tools: bool,
+    ) -> Result<Report, TrainError> {
         // In lockstep the same seed gives the same bits, however long tools take.
-        let lockstep = Lockstep { jobs: samples.len() * group as usize, live: self.config.batch };
+        let lockstep = Lockstep { jobs: jobs.len(), live: self.config.batch };
         let batch =
             BatchConfig { rows: self.config.batch, lockstep: Some(lockstep), ..BatchConfig::default() };
         let mut driver = Driver::new(batch);
@@ -271,11 +287,6 @@ impl Rollouts {
         let sampling = Sampling { temperature, ..Sampling::default() };
         let mut lent = VlmModel::new(model, sampling, version, batch.rows)?;
         let loan = Loan { driver: &mut driver, model: &mut lent };
-        let jobs = Job::group(samples, group, seed);
-        let report =
-            self.engine.run(Some(loan), &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {});
-        // Chunked by number and not by name: a sample may occur twice in a batch.
-        let mut ended = report.ended.into_iter();
-        Ok(samples.iter().map(|_| ended.by_ref().take(group as usize).collect()).collect())
+        Ok(self.engine.run(Some(loan), &world, &Control::default(), jobs, Until::AllEnded, &mut |_| {}))
     }
 }

@@ -17,7 +17,7 @@ use ocelli_data::{Sample, Target, ToolCall};
 use ocelli_model::vlm::Vlm;
 use ocelli_tools::{Images, Reply, ToolError, ToolSpec};
 use ocelli_train::buffer::BufferConfig;
-use ocelli_train::grpo::{self, Count, DynamicSampling, GrpoConfig, GrpoInputs};
+use ocelli_train::grpo::{self, Count, DynamicSampling, GrpoConfig, GrpoInputs, Partial, PromptFilter};
 use ocelli_train::hybrid_reward::{ModelReward, RewardSpec};
 use ocelli_train::losses::Kl;
 use ocelli_train::observe::{Observer, Silent};
@@ -306,6 +306,70 @@ fn switches_change_what_they_say() {
     }
 }
 
+/// Pieces of a few tokens: long answers go on over several steps.
+fn in_pieces(steps: u64) -> GrpoConfig {
+    let partial = Some(Partial { ahead: 2, tokens: 6, max_staleness: 2 });
+    GrpoConfig { partial, buffer: None, ..config(steps) }
+}
+
+#[test]
+fn partial_rollouts_are_no_staler_than_allowed_and_resume_exactly() {
+    let s = setup(&["crop", "measure"]);
+    let m = pupil(&s);
+    let run = |dir: &Path, observer: &mut dyn Observer| {
+        grpo::run(&in_pieces(7), s.inputs(m.clone()), dir, observer).unwrap().0
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = run(whole.path(), &mut Silent);
+    let stale = curve(whole.path(), "rollout/staleness_max");
+    assert!(stale.iter().all(|s| *s <= 2.0) && stale.iter().any(|s| *s > 0.0), "{stale:?}");
+    assert_eq!(curve(whole.path(), "rollout/carried"), [2.0; 7]);
+    // Fresh tokens are still those of the trainer; stale ones are not counted as a mismatch.
+    assert!(curve(whole.path(), "mismatch/max").iter().all(|d| *d < 1e-3));
+    run(parts.path(), &mut StopAfter(3));
+    let b = run(parts.path(), &mut Silent);
+    assert_eq!(metrics(whole.path()), metrics(parts.path()));
+    assert!(values(&a) == values(&b), "the weights differ after a resumed run");
+}
+
+#[test]
+fn a_piece_that_holds_every_answer_changes_nothing() {
+    let s = setup(&["crop", "measure"]);
+    let m = pupil(&s);
+    let run = |partial| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = GrpoConfig { partial, buffer: None, ..config(2) };
+        let (after, _) = grpo::run(&config, s.inputs(m.clone()), dir.path(), &mut Silent).unwrap();
+        (curve(dir.path(), "loss"), curve(dir.path(), "reward"), values(&after))
+    };
+    assert!(run(None) == run(Some(Partial { ahead: 0, tokens: 500, max_staleness: 1 })));
+}
+
+#[test]
+fn the_filter_keeps_questions_whose_answers_differ() {
+    let s = setup(&["measure"]);
+    let m = pupil(&s);
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = GrpoConfig { prompt_filter: Some(PromptFilter { group: 4 }), buffer: None, ..config(2) };
+    c.reward.rules[0].weight = 1.0;
+    // Lengths differ, so that some groups are informative whatever the answers are worth.
+    c.reward.overlong = Some(Overlong { max: 40, cache: 30, factor: 0.5 });
+    grpo::run(&c, s.inputs(m.clone()), dir.path(), &mut Silent).unwrap();
+    let kept = curve(dir.path(), "prompts/kept");
+    assert!(kept.len() == 1 && kept[0] > 0.0 && kept[0] <= 1.0, "{kept:?}");
+    // Nothing to learn from is an error that says so, before the first step.
+    let same = GrpoConfig { prompt_filter: Some(PromptFilter { group: 2 }), buffer: None, ..config(2) };
+    let beyond = |s: &Arc<Sample>| {
+        let mut s = s.as_ref().clone();
+        s.target = Target::Number { value: 1e12, tolerance: 0.0 };
+        Arc::new(s)
+    };
+    let s = Setup { train: s.train.iter().map(beyond).collect(), ..s };
+    let dir = tempfile::tempdir().unwrap();
+    let error = grpo::run(&same, s.inputs(m), dir.path(), &mut Silent).err().map(|e| e.to_string());
+    assert!(error.as_ref().is_some_and(|e| e.contains("in each of the 6 questions")), "{error:?}");
+}
+
 #[test]
 fn impossible_runs_are_refused_before_they_begin() {
     let s = setup(&["measure"]);
@@ -321,6 +385,10 @@ fn impossible_runs_are_refused_before_they_begin() {
     let good = config(2);
     let same = |_: &mut GrpoInputs<'_>| {};
     assert!(refuse(&GrpoConfig { group: 1, ..good.clone() }, &same).contains("group 1 at least 2"));
+    let partial = Some(Partial { ahead: 4, tokens: 9, max_staleness: 1 });
+    assert!(refuse(&GrpoConfig { partial, ..good.clone() }, &same).contains("ahead 4 at most prompts (3)"));
+    let filter = Some(PromptFilter { group: 1 });
+    assert!(refuse(&GrpoConfig { prompt_filter: filter, ..good.clone() }, &same).contains("prompt_filter"));
     let frozen = GrpoConfig { optimizer: rates(0.0), ..good.clone() };
     assert!(refuse(&frozen, &same).contains("every part is frozen"));
     assert!(refuse(&good, &|i| i.train = &[]).contains("no question"));

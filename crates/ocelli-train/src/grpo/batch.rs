@@ -48,6 +48,8 @@ pub(super) struct Item {
     pub(super) advantage: f64,
     /// What its tokens were sampled with. `[S]`
     pub(super) sampled: Vec<f64>,
+    /// True for tokens of a fresh response that older weights sampled; empty where there is none. `[S]`
+    pub(super) stale: Vec<bool>,
     /// Weight beside the advantage (prioritised replay); 1 for fresh ones.
     pub(super) weight: f64,
     pub(super) fresh: bool,

@@ -16,10 +16,12 @@
 //!    corrected for where wanted. Replayed responses take their ratio against what they were sampled with.
 //! 5. Rollouts that failed for reasons outside the policy carry no gradient and no reward; they are counted, and their group
 //!    is judged by its other members.
-//! 6. A response that a limit cut off is scored like any other, or masked with its share of the denominator.
+//! 6. Rollouts may go on over several steps ([`Partial`]); tokens that older weights sampled take their ratio against those.
+//! 7. A response that a limit cut off is scored like any other, or masked with its share of the denominator.
 
 mod batch;
 mod evaluate;
+mod partial;
 mod stage;
 mod table;
 
@@ -44,6 +46,7 @@ use crate::run::{self, Outcome, RunConfig};
 use crate::shaping::Truncated;
 
 pub use evaluate::{Accuracies, ToolEffect, evaluate};
+pub use partial::Partial;
 
 /// Resampling until enough groups are informative (DAPO's dynamic sampling).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,14 @@ pub use evaluate::{Accuracies, ToolEffect, evaluate};
 pub struct DynamicSampling {
     /// Most rounds of rollouts in one step, the first included.
     pub rounds: usize,
+}
+
+/// Questions that teach nothing are left out before the first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptFilter {
+    /// Answers to each question, at least 2; those whose rewards are all the same are left out.
+    pub group: u32,
 }
 
 /// Which responses count in the denominator of the loss.
@@ -88,6 +99,10 @@ pub struct GrpoConfig {
     pub buffer: Option<BufferConfig>,
     /// Resampling of uninformative groups.
     pub dynamic: Option<DynamicSampling>,
+    /// Rollouts that may go on over several steps.
+    pub partial: Option<Partial>,
+    /// Rollouts before the first step that choose the questions.
+    pub prompt_filter: Option<PromptFilter>,
     /// What the denominator counts.
     pub count: Count,
     /// Responses that a limit cut off.
@@ -117,6 +132,8 @@ impl Default for GrpoConfig {
             group: 8,
             buffer: None,
             dynamic: None,
+            partial: None,
+            prompt_filter: None,
             count: Count::All,
             truncated: Truncated::Score,
             mismatch: None,
@@ -159,6 +176,17 @@ impl GrpoConfig {
         }
         if self.dynamic.is_some_and(|d| d.rounds == 0) {
             return bad("dynamic.rounds must be at least 1".into());
+        }
+        if let Some(filter) = self.prompt_filter.filter(|f| f.group < 2) {
+            return bad(format!("prompt_filter: group {} must be at least 2", filter.group));
+        }
+        if let Some(partial) = &self.partial {
+            partial.validate(self.prompts)?;
+            if self.dynamic.is_some() {
+                return bad(
+                    "`partial` and `dynamic` cannot be combined: resampling needs complete groups".into()
+                );
+            }
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! The step of GRPO.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use ocelli_agent::episode::Ended;
+use ocelli_agent::episode::{Ended, Job};
 use ocelli_agent::pictures::MAX_IMAGE;
 use ocelli_data::io::BlobStore;
-use ocelli_data::{Sample, Trajectory};
+use ocelli_data::{ContentHash, Sample, Trajectory};
 use ocelli_model::SaveDtype;
 use ocelli_model::vlm::Vlm;
 use ocelli_tensor::{Grads, Params};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{Item, Scored, Stored, cut_off, responses};
+use super::partial::{self, Carried, Partial};
 use super::table::SampleTable;
 use super::{Count, GrpoConfig, evaluate};
 use crate::advantages::group_advantages;
@@ -35,6 +37,12 @@ struct Progress {
     /// Questions taken so far.
     cursor: u64,
     buffer: SampleBuffer<Stored>,
+    /// Questions that the filter kept; `None` before it has run, and where there is none.
+    #[serde(default)]
+    kept: Option<Vec<usize>>,
+    /// Groups under way (partial rollouts).
+    #[serde(default)]
+    carried: Vec<Carried>,
 }
 
 pub(super) struct Grpo<'a> {
@@ -81,12 +89,52 @@ impl<'a> Grpo<'a> {
         self.config.truncated == Truncated::Mask && cut_off(t.status)
     }
 
-    /// One round of rollouts over the next `n` questions.
-    fn round(&mut self, step: u64, n: usize) -> Result<Vec<Scored>, TrainError> {
-        let chosen = walk(self.config.run.seed, self.train.len(), self.progress.cursor, n);
+    /// The next `n` questions and the seed of their rollouts.
+    fn next_questions(&mut self, n: usize) -> (Vec<usize>, u64) {
+        let pool = self.progress.kept.as_ref().map_or(self.train.len(), Vec::len);
+        let mut chosen = walk(self.config.run.seed, pool, self.progress.cursor, n);
+        if let Some(kept) = &self.progress.kept {
+            chosen.iter_mut().for_each(|i| *i = kept[*i]);
+        }
         // A question that comes twice in a run gets other draws: the seed holds the position of the walk.
         let seed = self.config.run.seed ^ self.progress.cursor.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.progress.cursor += n as u64;
+        (chosen, seed)
+    }
+
+    /// Rolls out every question once with the model as it came and keeps those whose group is informative (the offline form
+    /// of the Selective Sample Buffer).
+    fn filter(&mut self) -> Result<(), TrainError> {
+        let Some(filter) = self.config.prompt_filter.filter(|_| self.progress.kept.is_none()) else {
+            return Ok(());
+        };
+        let seed = self.config.run.seed ^ 0x0F11_7E12;
+        let tools = self.rollouts.has_tools();
+        let mut kept = Vec::new();
+        for from in (0..self.train.len()).step_by(self.config.prompts) {
+            let samples = &self.train[from..self.train.len().min(from + self.config.prompts)];
+            let groups = self.rollouts.run(&self.model, samples, filter.group, seed, 0, None, tools)?;
+            for (i, (sample, group)) in samples.iter().zip(groups).enumerate() {
+                if self.scored(0, sample, group)?.stats.informative {
+                    kept.push(from + i);
+                }
+            }
+        }
+        if kept.is_empty() {
+            return Err(TrainError::Data(format!(
+                "prompt_filter: in each of the {} questions all {} answers earn the same, so there is nothing to learn from; \
+                 train the model further, take easier or harder questions, or leave the filter out",
+                self.train.len(),
+                filter.group
+            )));
+        }
+        self.progress.kept = Some(kept);
+        Ok(())
+    }
+
+    /// One round of rollouts over the next `n` questions.
+    fn round(&mut self, step: u64, n: usize) -> Result<Vec<Scored>, TrainError> {
+        let (chosen, seed) = self.next_questions(n);
         let samples: Vec<Arc<Sample>> = chosen.iter().map(|&i| self.train[i].clone()).collect();
         let tools = self.rollouts.has_tools();
         let groups = self.rollouts.run(&self.model, &samples, self.config.group, seed, step, None, tools)?;
@@ -112,8 +160,37 @@ impl<'a> Grpo<'a> {
         Ok(Scored { prompt: sample.id.clone(), trajectories, rewards, advantages, stats })
     }
 
+    /// Rollouts of a step in pieces; what is not complete goes on in the next one.
+    fn gather_pieces(&mut self, step: u64, partial: &Partial) -> Result<(Vec<Scored>, usize), TrainError> {
+        let (wanted, tools) = (self.config.prompts, self.rollouts.has_tools());
+        let (chosen, seed) =
+            self.next_questions((wanted + partial.ahead).saturating_sub(self.progress.carried.len()));
+        for (k, &question) in chosen.iter().enumerate() {
+            // Seeds tell rollouts apart, also where the end of one walk and the beginning of the next hold the same question.
+            let again = chosen[..k].iter().filter(|q| **q == question).count() as u64;
+            let jobs = Job::group(&self.train[question..=question], self.config.group, seed ^ (again << 32));
+            self.progress.carried.push(Carried::new(question, step, &jobs));
+        }
+        let mut rounds = 0;
+        while partial::goes_on(&self.progress.carried, step, partial, wanted) {
+            let jobs = partial::jobs(&self.progress.carried, step, partial, self.train);
+            let report = self.rollouts.jobs(&self.model, jobs, step, None, tools)?;
+            partial::take_in(&mut self.progress.carried, report);
+            rounds += 1;
+        }
+        let done = partial::harvest(&mut self.progress.carried, step, partial, wanted);
+        let score = |c: Carried| {
+            let sample = self.train[c.question].clone();
+            self.scored(step, &sample, c.into_ended())
+        };
+        Ok((done.into_iter().map(score).collect::<Result<_, _>>()?, rounds))
+    }
+
     /// Rollouts of a step: one round, or as many as it takes.
     fn gather(&mut self, step: u64) -> Result<(Vec<Scored>, usize), TrainError> {
+        if let Some(partial) = &self.config.partial {
+            return self.gather_pieces(step, partial);
+        }
         let (wanted, rounds) = (self.config.prompts, self.config.dynamic.map_or(1, |d| d.rounds));
         let mut groups = self.round(step, wanted)?;
         let mut done = 1;
@@ -159,6 +236,7 @@ impl<'a> Grpo<'a> {
                     response,
                     advantage: group.advantages[i],
                     sampled: group.trajectories[i].logprobs.iter().map(|l| f64::from(*l)).collect(),
+                    stale: group.trajectories[i].weight_versions.iter().map(|v| *v != step).collect(),
                     weight: 1.0,
                     fresh: true,
                 })
@@ -189,6 +267,7 @@ impl<'a> Grpo<'a> {
                 response,
                 advantage: *advantage,
                 sampled: t.logprobs.iter().map(|l| f64::from(*l)).collect(),
+                stale: Vec::new(),
                 weight: *weight,
                 fresh: false,
             });
@@ -219,6 +298,13 @@ struct Sums {
 }
 
 impl Grpo<'_> {
+    /// Pictures that tools made for what the buffer may replay and for groups under way.
+    fn made_pictures(&self) -> BTreeSet<ContentHash> {
+        let replayed = self.progress.buffer.entries().iter().flat_map(|e| e.item.made_pictures());
+        let carried = self.progress.carried.iter().flat_map(|c| c.made_pictures(&self.train[c.question]));
+        replayed.chain(carried).collect()
+    }
+
     fn loss_of(
         &self,
         item: &Item,
@@ -229,8 +315,11 @@ impl Grpo<'_> {
     ) -> Result<TokenGrads, LossError> {
         let n = stats.logp.len();
         let nothing = || TokenGrads { d_logp: vec![0.0; n], d_entropy: Vec::new() };
-        // Fresh responses are on-policy: against themselves, the ratio is 1 and its gradient that of log pi.
-        let old: &[f64] = if item.fresh { &stats.logp } else { &item.sampled };
+        // Fresh tokens are on-policy: against themselves, the ratio is 1 and its gradient that of log pi. Tokens that older
+        // weights sampled take their ratio against those.
+        let is_stale = |t: usize| !item.fresh || item.stale.get(t).copied().unwrap_or(false);
+        let old: Vec<f64> =
+            (0..n).map(|t| if is_stale(t) { item.sampled[t] } else { stats.logp[t] }).collect();
         if !item.fresh {
             let drift = mismatch_stats(&stats.logp, &item.sampled)?.k3;
             if self.config.buffer.and_then(|b| b.max_drift).is_some_and(|limit| drift > limit) {
@@ -242,11 +331,13 @@ impl Grpo<'_> {
             (true, Some(c)) => Correction::weights(c, &stats.logp, &item.sampled)?,
             _ => vec![1.0; n],
         };
+        // The ratio corrects already where it is taken against the sampler.
+        weights.iter_mut().enumerate().filter(|(t, _)| is_stale(*t)).for_each(|(_, w)| *w = 1.0);
         weights.iter_mut().for_each(|w| *w *= item.weight);
         let advantages = vec![item.advantage; n];
         let rollout = Rollout {
             logp: &stats.logp,
-            old,
+            old: &old,
             reference: reference.map(|r| r.logp.as_slice()),
             entropy: Some(&stats.entropy),
             advantages: &advantages,
@@ -256,8 +347,10 @@ impl Grpo<'_> {
         sums.loss += out.loss;
         if item.fresh {
             sums.policy.merge(&out.metrics);
-            sums.trainer.extend_from_slice(&stats.logp);
-            sums.sampler.extend_from_slice(&item.sampled);
+            for t in (0..n).filter(|t| !is_stale(*t)) {
+                sums.trainer.push(stats.logp[t]);
+                sums.sampler.push(item.sampled[t]);
+            }
         } else {
             sums.replay.merge(&out.metrics);
         }
@@ -332,14 +425,24 @@ impl Grpo<'_> {
         let share = |f: &dyn Fn(&Trajectory) -> bool| mean(&|t, _| f64::from(u8::from(f(t))));
         m.push(("reward".into(), mean(&|_, r| r.total)));
         m.push(("accuracy".into(), mean(&|_, r| r.accuracy)));
-        let names: std::collections::BTreeSet<&String> =
-            flat.iter().flat_map(|(_, r)| r.parts.keys()).collect();
+        let names: BTreeSet<&String> = flat.iter().flat_map(|(_, r)| r.parts.keys()).collect();
         for name in names {
             m.push((format!("reward/{name}"), mean(&|_, r| r.parts.get(name).copied().unwrap_or(0.0))));
         }
         let informative = groups.iter().filter(|g| g.stats.informative).count() as f64;
         m.push(("groups/informative".into(), informative / groups.len().max(1) as f64));
         m.push(("groups/rounds".into(), rounds as f64));
+        if let Some(kept) = self.progress.kept.as_ref().filter(|_| step == 0) {
+            m.push(("prompts/kept".into(), kept.len() as f64 / self.train.len().max(1) as f64));
+        }
+        if self.config.partial.is_some() {
+            let ages = flat.iter().flat_map(|(t, _)| t.weight_versions.iter().map(|v| (step - v) as f64));
+            let (count, sum, most) =
+                ages.fold((0.0, 0.0, 0.0f64), |(n, s, m), age| (n + 1.0, s + age, m.max(age)));
+            m.push(("rollout/staleness".into(), sum / f64::max(count, 1.0)));
+            m.push(("rollout/staleness_max".into(), most));
+            m.push(("rollout/carried".into(), self.progress.carried.len() as f64));
+        }
         m.push(("response/length".into(), mean(&|t, _| t.sampled_len() as f64)));
         m.push(("response/truncated".into(), share(&|t| cut_off(t.status))));
         m.push(("response/failed".into(), share(&|t| !t.status.is_policy_end())));
@@ -421,6 +524,7 @@ impl Stage for Grpo<'_> {
     }
 
     fn gradients(&mut self, step: u64, grads: &mut Grads) -> Result<StepReport, TrainError> {
+        self.filter()?;
         let (groups, rounds) = self.gather(step)?;
         let (items, fill) = self.items(step, &groups)?;
         let sums = self.update(step, &groups, &items, grads)?;
@@ -437,8 +541,8 @@ impl Stage for Grpo<'_> {
     }
 
     fn save(&mut self) -> Result<Value, TrainError> {
-        // Pictures that tools made live in memory; those that the buffer may replay must outlive a kill.
-        for hash in self.progress.buffer.entries().iter().flat_map(|e| e.item.made_pictures()) {
+        // Pictures that tools made live in memory; those that are needed later must outlive a kill.
+        for hash in self.made_pictures() {
             let bytes = self.rollouts.pictures().get(hash).map_err(|e| TrainError::Data(e.to_string()))?;
             self.made.put(&bytes)?;
         }
@@ -449,7 +553,7 @@ impl Stage for Grpo<'_> {
     fn restore(&mut self, state: &Value) -> Result<(), TrainError> {
         self.progress = Progress::deserialize(state)
             .map_err(|e| TrainError::Data(format!("the saved state of the run cannot be read: {e}")))?;
-        for hash in self.progress.buffer.entries().iter().flat_map(|e| e.item.made_pictures()) {
+        for hash in self.made_pictures() {
             let bytes = self.made.get(hash, MAX_IMAGE)?;
             self.rollouts.pictures().put(bytes.into()).map_err(|e| TrainError::Data(e.to_string()))?;
         }
