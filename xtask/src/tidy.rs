@@ -25,8 +25,12 @@ const MAX_LINES: usize = 900;
 const MAX_FIXTURES: u64 = 1 << 20;
 /// Ceiling of any other single file, in bytes.
 const MAX_FILE: u64 = 512 << 10;
-/// Files that may be larger: network weights that are shipped with their notice, pictures of the README.
-const LARGE: &[&str] = &["crates/ocelli-tools/models/", "docs/img/", "Cargo.lock"];
+/// Files that may be larger: network weights that are shipped with their notice.
+const LARGE: &[&str] = &["crates/ocelli-tools/models/", "Cargo.lock"];
+/// Where pictures of the documentation lie, and their ceiling, in bytes: a picture that nobody waits for.
+const PICTURES: (&str, u64) = ("docs/img/", 150 << 10);
+/// Endings of pictures; anywhere else in the tree they are complained about, fixtures and tools' own drawings aside.
+const PICTURE_ENDINGS: &[&str] = &["png", "jpg", "jpeg", "gif", "webp", "svg"];
 
 /// All complaints about the tree at `root`; empty when it is tidy.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
@@ -107,6 +111,15 @@ fn sizes(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
             fixtures += bytes;
         } else if bytes > MAX_FILE && !LARGE.iter().any(|l| name.starts_with(l)) {
             complaints.push(format!("{name} holds {bytes} bytes; the ceiling is {MAX_FILE}"));
+        }
+        let ending = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if PICTURE_ENDINGS.contains(&ending.as_str()) && !name.starts_with("fixtures/") {
+            let (place, ceiling) = PICTURES;
+            if !name.starts_with(place) {
+                complaints.push(format!("{name}: pictures of the documentation lie in {place}"));
+            } else if bytes > ceiling {
+                complaints.push(format!("{name} holds {bytes} bytes; the ceiling of a picture is {ceiling}"));
+            }
         }
         if name.ends_with(".rs") {
             let lines = read(&root.join(file))?.lines().count();

@@ -13,9 +13,31 @@ const MAX_CONFIG: u64 = 1 << 20;
 ///
 /// The target type should carry `#[serde(deny_unknown_fields)]`; the error then names the nearest known key.
 pub(crate) fn load<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> anyhow::Result<T> {
-    let bytes = ocelli_data::io::read_bounded(path, MAX_CONFIG)?;
+    let bytes = ocelli_data::io::read_bounded(path, MAX_CONFIG).map_err(|e| match neighbours(path) {
+        Some(there) if !path.exists() => anyhow::anyhow!("{e}\nthere are: {there}"),
+        _ => e.into(),
+    })?;
     let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))?;
     parse(&text, overrides).with_context(|| format!("in {}", path.display()))
+}
+
+/// The configurations where `path` was looked for, or those of `configs/`.
+fn neighbours(path: &Path) -> Option<String> {
+    let own = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    [own, Path::new("configs")].into_iter().find_map(|dir| {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .ok()?
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| {
+                p.extension().is_some_and(|e| e == "toml") && p.file_name().is_some_and(|n| n != "Cargo.toml")
+            })
+            .map(|p| p.strip_prefix(".").unwrap_or(&p).display().to_string())
+            .take(50)
+            .collect();
+        names.sort();
+        (!names.is_empty()).then(|| names.join(", "))
+    })
 }
 
 /// Like [`load`] on text that is already at hand.
@@ -110,6 +132,14 @@ mod tests {
         assert!(message.contains("did you mean `steps`?") && message.contains("line 4"), "{message}");
         let message = super::parse::<Outer>(TEXT, &["train.lrr=1".into()]).unwrap_err().to_string();
         assert!(message.contains("did you mean `lr`?"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_answered_with_those_that_are() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("first.toml"), TEXT).unwrap();
+        let message = super::load::<Outer>(&dir.path().join("frist.toml"), &[]).unwrap_err().to_string();
+        assert!(message.contains("frist.toml") && message.contains("first.toml"), "{message}");
     }
 
     #[test]

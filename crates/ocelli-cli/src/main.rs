@@ -1,5 +1,12 @@
 //! The binary `ocelli`: parses the command line, runs one command, turns its outcome into an exit code.
 //!
+//! ```console
+//! $ ocelli verify 1/2 0.5
+//! equal by rule `rational`
+//!   gold    1/2  (number)
+//!   answer  0.5  (number)
+//! ```
+//!
 //! Exit codes: 0 done; 1 done, and the answer is "no" (different, not equal, check failed); 2 the request or its
 //! input is wrong; 130 interrupted.
 

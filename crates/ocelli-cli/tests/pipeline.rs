@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Every kind of stage, as small as it gets.
@@ -116,6 +117,16 @@ fn numbers(run: &Path) -> BTreeMap<String, Vec<u8>> {
     files.iter().map(|p| (name(p), std::fs::read(p).unwrap())).collect()
 }
 
+/// The numbers of an undisturbed run, made once for all tests.
+fn undisturbed() -> &'static BTreeMap<String, Vec<u8>> {
+    static NUMBERS: OnceLock<BTreeMap<String, Vec<u8>>> = OnceLock::new();
+    NUMBERS.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        finished(&file(dir.path(), "whole", SMALL), &["--quiet"]);
+        numbers(&dir.path().join("whole"))
+    })
+}
+
 #[test]
 fn a_pipeline_runs_is_skipped_when_unchanged_and_again_where_changed() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,6 +137,7 @@ fn a_pipeline_runs_is_skipped_when_unchanged_and_again_where_changed() {
     }
     let first = numbers(&dir.path().join("first"));
     assert_eq!(first.len(), 5, "four arms and the metrics");
+    assert_eq!(&first, undisturbed(), "two runs give the same numbers");
     let page = std::fs::read_to_string(dir.path().join("first/report.html")).unwrap();
     assert!(page.contains("Reward model: reward") && page.contains("<svg"));
 
@@ -150,24 +162,16 @@ fn a_pipeline_runs_is_skipped_when_unchanged_and_again_where_changed() {
 }
 
 #[test]
-fn two_runs_give_the_same_numbers_and_another_seed_gives_others() {
+fn another_seed_gives_other_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (file(dir.path(), "a", SMALL), file(dir.path(), "b", SMALL));
-    finished(&a, &["--quiet"]);
-    finished(&b, &["--quiet"]);
-    assert_eq!(numbers(&dir.path().join("a")), numbers(&dir.path().join("b")));
-    finished(&b, &["--quiet", "--seed", "1"]);
-    assert_ne!(
-        numbers(&dir.path().join("a"))["metrics.jsonl"],
-        numbers(&dir.path().join("b"))["metrics.jsonl"]
-    );
+    finished(&file(dir.path(), "b", SMALL), &["--quiet", "--seed", "1"]);
+    assert_ne!(undisturbed()["metrics.jsonl"], numbers(&dir.path().join("b"))["metrics.jsonl"]);
 }
 
 #[test]
 fn killed_in_every_stage_it_ends_with_the_same_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    let (whole, killed) = (file(dir.path(), "whole", SMALL), file(dir.path(), "killed", SMALL));
-    finished(&whole, &["--quiet"]);
+    let killed = file(dir.path(), "killed", SMALL);
     let run = dir.path().join("killed");
     let stages =
         ["train", "test", "base", "trajectories", "sft", "pairs", "reward", "mpo", "grpo", "evaluate"];
@@ -189,8 +193,14 @@ fn killed_in_every_stage_it_ends_with_the_same_numbers() {
     }
     assert!(kills >= 5, "only {kills} of 10 runs were still alive when they were killed");
     finished(&killed, &["--quiet"]);
-    assert_eq!(numbers(&dir.path().join("whole")), numbers(&run));
+    assert_eq!(undisturbed(), &numbers(&run));
 }
+
+const QUESTIONS: &str = "[stage.train]\nkind = \"questions\"\n\
+    from = { world = { name = \"counting\", seed = 1, count = 2, width = 64, height = 64 } }\n";
+const FROZEN: &str = "[stage.sft]\nkind = \"sft\"\nmodel = \"base\"\ndata = [\"train\"]\n\
+    train = { optimizer = { lr = { tower = 0, projector = 0, language = 0, head = 0 } } }\n";
+const GRPO: &str = "[stage.grpo]\nkind = \"grpo\"\nmodel = \"base\"\nquestions = \"train\"\ntools = false\n[stage.grpo.train]\n";
 
 #[test]
 fn files_that_cannot_run_are_answered_before_anything_runs() {
@@ -213,12 +223,30 @@ fn files_that_cannot_run_are_answered_before_anything_runs() {
             format!("name = \"x\"\n[stage.sft]\nkind = \"sft\"\nmodel = \"base\"\ndata = []\n{model}"),
             "a stage can only use earlier ones",
         ),
+        (
+            format!("name = \"x\"\n{model}[stage.sft]\nkind = \"sft\"\nmodel = \"base\"\ndata = []\n"),
+            "data is empty",
+        ),
+        (format!("name = \"x\"\n{QUESTIONS}{model}{FROZEN}"), "every part is frozen"),
+        (
+            format!(
+                "name = \"x\"\n{QUESTIONS}{model}{GRPO}reward = {{ rules = [{{ kind = \"accuracy\", weight = nan }}] }}\n"
+            ),
+            "NaN",
+        ),
+        (format!("name = \"x\"\n{QUESTIONS}{model}{GRPO}reward = {{ necessity = nan }}\n"), "finite number"),
+        (format!("name = \"x\"\n{QUESTIONS}{model}{GRPO}run = {{ steps = 0 }}\n"), "at least one step"),
+        (
+            "name = \"x\"\n[stage.train]\nkind = \"questions\"\nfrom = { puzzlevqa = \"nowhere\" }\n"
+                .to_owned(),
+            "neither here nor below OCELLI_DATA",
+        ),
         (format!("name = \"x\"\n{model}[stage.e]\nkind = \"evalute\"\n"), "did you mean `evaluate`?"),
         (format!("name = \"x\"\n{model}[stage.\"a/b\"]\nkind = \"model\"\n"), "letters, digits"),
     ];
     for (i, (text_, expected)) in cases.iter().enumerate() {
         let config = file(dir.path(), &format!("bad{i}"), text_);
-        let output = ocelli(&config, &[]).output().unwrap();
+        let output = ocelli(&config, &[]).env_remove("OCELLI_DATA").output().unwrap();
         let (_, err) = text(&output);
         assert_eq!(output.status.code(), Some(2), "case {i}: {err}");
         assert!(err.contains(expected), "case {i}: {err}");
@@ -237,4 +265,42 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() {
     assert!(stages.iter().all(|s| s["state"] == "to do"));
     assert!(plan["seconds"].as_f64().unwrap() > 0.0);
     assert!(!dir.path().join("dry").exists());
+}
+
+/// The example that opens the documentation of the crate, run as it stands there.
+#[test]
+fn the_example_of_the_documentation_is_true() {
+    let docs = include_str!("../src/main.rs");
+    let example = docs.split("//! ```console\n").nth(1).and_then(|d| d.split("//! ```").next()).unwrap();
+    let mut lines = example.lines().map(|l| l.strip_prefix("//! ").unwrap());
+    let command = lines.next().and_then(|l| l.strip_prefix("$ ocelli ")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ocelli")).args(command.split(' ')).output().unwrap();
+    assert!(output.status.success());
+    let (out, _) = text(&output);
+    assert_eq!(out.lines().collect::<Vec<_>>(), lines.collect::<Vec<_>>());
+}
+
+/// Every shipped pipeline is read, its stages fit together, and its small form changes settings that exist.
+#[test]
+fn the_shipped_pipelines_are_sound() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(configs).unwrap() {
+        let path = entry.unwrap().path();
+        if !std::fs::read_to_string(&path).unwrap().contains("[stage.") {
+            continue;
+        }
+        seen += 1;
+        for more in [&[][..], &["--quick"]] {
+            let mut command = ocelli(&path, &["--check"]);
+            let output =
+                command.args(more).current_dir(dir.path()).env_remove("OCELLI_DATA").output().unwrap();
+            let (out, err) = text(&output);
+            assert!(output.status.success(), "{}: {err}", path.display());
+            assert!(out.contains("stages fit together"), "{out}");
+        }
+    }
+    assert_eq!(seen, 3, "pipelines in configs/");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "checking wrote something");
 }

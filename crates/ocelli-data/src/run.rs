@@ -36,6 +36,12 @@ pub struct ItemResult {
     /// Number of sampled tokens.
     #[serde(default)]
     pub tokens: usize,
+    /// The right answer, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// Accuracy of guessing among the options; absent where the question has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
 }
 
 /// One way of answering, e.g. the SFT checkpoint with tools.
@@ -47,6 +53,9 @@ pub struct Arm {
     pub label: String,
     /// True where tools may be called.
     pub tools: bool,
+    /// The evaluation that it belongs to, where a run has several; arms of different ones answered different questions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub set: String,
 }
 
 /// One stage as it ran.

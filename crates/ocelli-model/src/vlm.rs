@@ -123,6 +123,11 @@ impl Vlm {
         self.eyes.is_some()
     }
 
+    /// How pictures are cut: `None` for a text model.
+    pub fn preprocessor(&self) -> Option<&Preprocessor> {
+        self.eyes.as_ref().map(|e| &e.preprocessor)
+    }
+
     /// How pictures are cut, for changing their size: `None` for a text model.
     pub fn preprocessor_mut(&mut self) -> Option<&mut Preprocessor> {
         self.eyes.as_mut().map(|e| &mut e.preprocessor)

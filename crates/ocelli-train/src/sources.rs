@@ -3,6 +3,7 @@
 //! ```toml
 //! [model]
 //! tiny = "tiny-0.5m"          # a new native model; or  path = "runs/sft/model"
+//! # or  language = "SmolLM2.gguf", eyes = "runs/eyes/model": a frozen text model behind the tower of a small one
 //!
 //! [data]
 //! world = { name = "charts", seed = 1, count = 512, width = 64, height = 64, styles = ["bar"], skills = ["value"] }
@@ -16,10 +17,12 @@ use std::sync::Arc;
 use ocelli_agent::pictures::Pictures;
 use ocelli_agent::toolbox::{LocalTools, Toolbox};
 use ocelli_data::io::{BlobStore, read_jsonl};
-use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Trajectory};
+use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Target, Trajectory};
 use ocelli_model::Checkpoint;
-use ocelli_model::vlm::tiny::TinyConfig;
-use ocelli_model::vlm::{LoadOptions, Vlm};
+use ocelli_model::vlm::assembled::Assembly;
+use ocelli_model::vlm::tiny::{TinyConfig, TinyVision};
+use ocelli_model::vlm::{LoadOptions, Part, Vlm};
+use ocelli_tensor::DType;
 use ocelli_tools::{Limits, Registry};
 use ocelli_worlds::charts::{Charts, Skill, Style};
 use ocelli_worlds::real::{Split, easy_vqa, gsm8k, puzzlevqa};
@@ -31,7 +34,7 @@ use crate::examples::{answered, from_dialogue};
 use crate::pairs::{Pair, corrupted};
 use crate::responses::Response;
 
-/// A model to begin with: exactly one of `tiny` and `path`.
+/// A model to begin with: exactly one of `tiny`, `path` and `language`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSource {
@@ -39,17 +42,22 @@ pub struct ModelSource {
     pub tiny: Option<String>,
     /// A checkpoint directory.
     pub path: Option<PathBuf>,
+    /// A text model (a checkpoint directory or a GGUF file) that is given eyes: a new projector, and a new tower or that of
+    /// `eyes`. The language model comes frozen (Skywork R1V, arXiv 2504.05599, section 2.1).
+    pub language: Option<PathBuf>,
+    /// With `language`: a checkpoint of the native family whose vision tower is taken over, sizes and weights.
+    pub eyes: Option<PathBuf>,
     /// Seed of a new model.
     pub seed: u64,
-    /// Pictures are scaled down to at most this many pixels (native models only).
+    /// Pictures are scaled down to at most this many pixels (native and assembled models only).
     pub max_pixels: Option<u64>,
 }
 
 impl ModelSource {
     /// Draws or loads the model.
     pub fn load(&self) -> Result<Vlm, TrainError> {
-        match (&self.tiny, &self.path) {
-            (Some(preset), None) => {
+        match (&self.tiny, &self.path, &self.language) {
+            (Some(preset), None, None) => {
                 let mut config = TinyConfig::preset(preset)?;
                 if let Some(pixels) = self.max_pixels {
                     config.vision.max_pixels = pixels;
@@ -57,11 +65,35 @@ impl ModelSource {
                 }
                 Ok(Vlm::tiny(&config, self.seed)?)
             }
-            (None, Some(path)) => Ok(Vlm::load(&Checkpoint::open(path)?, LoadOptions::default())?),
+            (None, Some(path), None) => Ok(Vlm::load(&Checkpoint::open(path)?, LoadOptions::default())?),
+            (None, None, Some(text)) => self.assembled(text),
             _ => Err(TrainError::Config(
-                "model: give either `tiny` (a preset) or `path` (a checkpoint)".into(),
+                "model: give one of `tiny` (a preset), `path` (a checkpoint) and `language` (a text model that gets eyes)"
+                    .into(),
             )),
         }
+    }
+
+    /// The text model at `text` with a new projector behind the tower of `eyes`, or behind a new one.
+    fn assembled(&self, text: &Path) -> Result<Vlm, TrainError> {
+        let text = Checkpoint::open(text)?;
+        let eyes = match &self.eyes {
+            Some(path) => Some(Vlm::load(&Checkpoint::open(path)?, LoadOptions::frozen())?),
+            None => None,
+        };
+        let mut assembly = Assembly::default();
+        if let Some(eyes) = &eyes {
+            assembly.vision = TinyVision::of(eyes)?;
+        }
+        if let Some(pixels) = self.max_pixels {
+            assembly.vision.max_pixels = pixels;
+            assembly.vision.min_pixels = assembly.vision.min_pixels.min(pixels);
+        }
+        let mut model = Vlm::assembled(&text, &assembly, DType::F32, self.seed)?;
+        if let Some(eyes) = &eyes {
+            model.take_part(Part::Tower, eyes)?;
+        }
+        Ok(model)
     }
 }
 
@@ -175,6 +207,23 @@ pub struct DataSource {
     pub split: Option<Split>,
     /// At most this many items.
     pub limit: Option<usize>,
+    /// Multiple choice: what is learned as the answer is the option's text, not its letter.
+    pub spell: bool,
+    /// PuzzleVQA: what the conclusion is, which `reasons` learns before the answer.
+    pub conclude: Conclude,
+}
+
+/// What stands before the answer to a PuzzleVQA puzzle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Conclude {
+    /// The explanation and the deduction.
+    #[default]
+    Explanation,
+    /// What is to be seen.
+    Caption,
+    /// What is to be seen, then explanation and deduction.
+    Both,
 }
 
 /// Loaded data.
@@ -224,6 +273,7 @@ impl DataSource {
         };
         if let Some(items) = items {
             for mut item in items.into_iter().take(limit) {
+                self.reword(&mut item);
                 data.pictures.extend(item.pictures.into_iter().map(|p| (p.hash, p.bytes)));
                 let plan = serde_json::to_value(&item.plan).map_err(|e| TrainError::Data(e.to_string()))?;
                 item.sample.meta.insert("plan".into(), plan);
@@ -252,6 +302,21 @@ impl DataSource {
             .extend(data.pairs.iter().flat_map(|p| [of(&p.prompt), of(&p.chosen), of(&p.rejected)].concat()));
         self.read_pictures(wanted, &mut data)?;
         Ok(data)
+    }
+
+    /// What `spell` and `conclude` change.
+    fn reword(&self, item: &mut Item) {
+        if let (true, Target::Choice { letters, options }) = (self.spell, &item.sample.target) {
+            let index = |l: &String| l.bytes().next().map(|b| usize::from(b.wrapping_sub(b'A')));
+            let right = letters.first().and_then(index).and_then(|i| options.get(i));
+            item.plan.answer = right.cloned().unwrap_or_else(|| item.plan.answer.clone());
+        }
+        let caption = item.sample.meta.get("caption").and_then(|c| c.as_str()).unwrap_or_default();
+        item.plan.conclusion = match self.conclude {
+            Conclude::Explanation => return,
+            Conclude::Caption => caption.to_owned(),
+            Conclude::Both => format!("{caption} {}", item.plan.conclusion),
+        };
     }
 
     fn read_pictures(&self, wanted: Vec<ContentHash>, data: &mut Data) -> Result<(), TrainError> {

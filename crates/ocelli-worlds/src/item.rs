@@ -38,6 +38,18 @@ pub enum WorldError {
         /// The encoder's reason.
         source: image::ImageError,
     },
+    /// A real data set is not where it should be.
+    #[error("{set} is not in {root}: there is no {landmark}; {origin}")]
+    Absent {
+        /// Name of the set.
+        set: &'static str,
+        /// Where it was looked for.
+        root: std::path::PathBuf,
+        /// The file by which it is known.
+        landmark: String,
+        /// Where to get it.
+        origin: &'static str,
+    },
     /// A file of a real data set cannot be read.
     #[error(transparent)]
     Io(#[from] ocelli_data::io::IoError),

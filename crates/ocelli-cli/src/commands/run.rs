@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Check the file and print the plan with estimated time and memory; run nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Check the file alone: it is understood, and its stages fit together. Data and models are not looked for.
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
 }
 
 /// The file with everything that the command line changes.
@@ -64,7 +67,12 @@ fn load(args: &Args) -> anyhow::Result<Pipeline> {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
-    let config = load(args)?;
+    let mut config = load(args)?;
+    if args.check {
+        println!("{}: {} stages fit together", args.config.display(), config.stage.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    pipeline::find(&mut config, ui)?;
     if args.dry_run {
         return plan(&config, ui);
     }

@@ -79,6 +79,7 @@ pub(crate) enum Kind {
 pub(crate) enum Stage {
     Questions(Questions),
     Model(ModelSource),
+    Assemble(Assemble),
     Trajectories(Trajectories),
     Sft(Sft),
     Pairs(Pairs),
@@ -96,6 +97,26 @@ pub(crate) struct Questions {
     /// Put a grey picture of the same size in place of each, for what text alone can do.
     #[serde(default)]
     pub(crate) blank: bool,
+    /// Leave the pictures out, for a model that only reads.
+    #[serde(default)]
+    pub(crate) text_only: bool,
+}
+
+/// A text model gets eyes: the vision tower of a stage's model, a new projector, the language model frozen.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Assemble {
+    /// The text model: a checkpoint directory, a GGUF file, or a name on the model hub.
+    pub(crate) language: PathBuf,
+    /// A model of the native family whose tower is taken over; without one the tower is new as well.
+    #[serde(default)]
+    pub(crate) tower: Option<String>,
+    /// Seed of the projector.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Pictures are scaled down to at most this many pixels, instead of what the tower was made for.
+    #[serde(default)]
+    pub(crate) max_pixels: Option<u64>,
 }
 
 /// Dialogues with real tools that teach.
@@ -211,7 +232,7 @@ pub(crate) struct Evaluate {
     /// Column of the questions' `meta` to group by, e.g. `style`.
     #[serde(default)]
     pub(crate) group_by: Option<String>,
-    /// Accuracy of guessing, if known.
+    /// Accuracy of guessing, if known; for multiple choice it is worked out from the options of each question.
     #[serde(default)]
     pub(crate) chance: Option<f64>,
     /// Trajectories to show in the report, of the last arm.
@@ -228,7 +249,8 @@ pub(crate) struct ArmConfig {
     /// The model's stage.
     #[serde(default)]
     pub(crate) model: Option<String>,
-    /// Instead of a model: the commonest answer of each group in these questions.
+    /// Instead of a model: the commonest answer of each group in these questions (multiple choice: the option that was
+    /// right most often there).
     #[serde(default)]
     pub(crate) majority: Option<String>,
     /// Other questions than the stage's, e.g. the same ones with blank pictures.
@@ -285,7 +307,12 @@ impl Stage {
     pub(crate) fn puts_out(&self) -> Kind {
         match self {
             Self::Questions(_) => Kind::Questions,
-            Self::Model(_) | Self::Sft(_) | Self::Reward(_) | Self::Mpo(_) | Self::Grpo(_) => Kind::Model,
+            Self::Model(_)
+            | Self::Assemble(_)
+            | Self::Sft(_)
+            | Self::Reward(_)
+            | Self::Mpo(_)
+            | Self::Grpo(_) => Kind::Model,
             Self::Trajectories(_) => Kind::Trajectories,
             Self::Pairs(_) => Kind::Pairs,
             Self::Evaluate(_) => Kind::Items,
@@ -307,6 +334,7 @@ impl Stage {
         }
         match self {
             Self::Questions(_) | Self::Model(_) => Vec::new(),
+            Self::Assemble(a) => a.tower.iter().map(|t| ("tower", t.as_str(), MODEL)).collect(),
             Self::Trajectories(t) => vec![("questions", &t.questions, QUESTIONS), ("model", &t.model, MODEL)],
             Self::Sft(s) => std::iter::once(("model", s.model.as_str(), MODEL))
                 .chain(all("data", &s.data, TEACHING))
@@ -341,6 +369,19 @@ impl Stage {
         }
     }
 
+    /// The stage whose model this one goes on from.
+    pub(crate) fn goes_on_from(&self) -> Option<&str> {
+        match self {
+            Self::Questions(_) | Self::Model(_) | Self::Assemble(_) | Self::Evaluate(_) => None,
+            Self::Trajectories(t) => Some(&t.model),
+            Self::Sft(s) => Some(&s.model),
+            Self::Pairs(p) => Some(&p.model),
+            Self::Reward(r) => Some(&r.model),
+            Self::Mpo(m) => Some(&m.model),
+            Self::Grpo(g) => Some(&g.model),
+        }
+    }
+
     /// True where the trajectories of this stage were made with tools.
     pub(crate) fn has_tools(&self) -> bool {
         match self {
@@ -367,6 +408,7 @@ impl Stage {
         match self {
             Self::Questions(_) => "questions",
             Self::Model(_) => "a model to begin with",
+            Self::Assemble(_) => "a text model gets eyes",
             Self::Trajectories(_) => "trajectories with real tools",
             Self::Sft(_) => "supervised fine-tuning",
             Self::Pairs(_) => "preference pairs",

@@ -1,5 +1,9 @@
-//! What a run will take, before it runs: one measured step of the first model on the first questions, scaled by the
-//! amounts that the configuration asks for.
+//! What a run will take, before it runs: one measured step of each model that the file begins with, on the first
+//! questions, scaled by the amounts that the configuration asks for.
+
+use std::collections::HashMap;
+
+use ocelli_train::sources::ModelSource;
 
 use super::config::{Pipeline, Stage};
 use super::order::key;
@@ -30,14 +34,23 @@ pub(crate) struct Plan {
 
 /// Measures and scales. Stages behind one that is to do are to do themselves, unless it comes out as before.
 pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
-    let first_model =
-        config.stage.values().find_map(|s| if let Stage::Model(m) = s { Some(m) } else { None });
     let first_data =
         config.stage.values().find_map(|s| if let Stage::Questions(q) = s { Some(q) } else { None });
-    let measured = match (first_model, first_data) {
-        (Some(model), Some(data)) => Some(measure(model, &data.from, &config.rollout)?),
-        _ => None,
-    };
+    let mut measured: HashMap<&str, Measured> = HashMap::new();
+    for (name, stage) in &config.stage {
+        let source = match stage {
+            Stage::Model(m) => m.clone(),
+            // With a new tower of the usual size: the tower of a stage that has not run is not there yet, and it costs little
+            // beside the language model.
+            Stage::Assemble(a) => {
+                ModelSource { language: Some(a.language.clone()), ..ModelSource::default() }
+            }
+            _ => continue,
+        };
+        if let Some(data) = first_data {
+            measured.insert(name, measure(&source, &data.from, &config.rollout)?);
+        }
+    }
     let store = Store::new(&config.out);
     let mut lines = Vec::with_capacity(config.stage.len());
     for (name, stage) in &config.stage {
@@ -47,7 +60,7 @@ pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
             State::Begun => "goes on",
             State::New => "to do",
         };
-        let seconds = measured.and_then(|m| seconds(config, stage, m)).filter(|_| state != "unchanged");
+        let seconds = seconds(config, name, &measured).filter(|_| state != "unchanged");
         lines.push(Line { stage: name.clone(), says: stage.says(), state, seconds });
     }
     Ok(Plan { lines, memory: peak_memory() })
@@ -64,10 +77,30 @@ fn count(config: &Pipeline, stage: &str) -> Option<f64> {
     }
 }
 
-fn seconds(config: &Pipeline, stage: &Stage, m: Measured) -> Option<f64> {
+/// The stage that the model of `name` was begun by.
+fn root<'a>(config: &'a Pipeline, mut name: &'a str) -> Option<&'a str> {
+    // A stage only names earlier ones, so this ends.
+    while let Some(before) = config.stage.get(name)?.goes_on_from() {
+        name = before;
+    }
+    Some(name)
+}
+
+fn seconds(config: &Pipeline, name: &str, measured: &HashMap<&str, Measured>) -> Option<f64> {
+    let stage = config.stage.get(name)?;
+    let of = |name: &str| measured.get(root(config, name)?).copied();
+    if let Stage::Evaluate(e) = stage {
+        let models = e.arms.iter().filter_map(|a| Some((a.model.as_deref()?, a.tools.ways().len())));
+        let per_question: Option<f64> = models.map(|(m, ways)| Some(of(m)?.answered * ways as f64)).sum();
+        return Some(count(config, &e.questions)? * per_question?);
+    }
+    if matches!(stage, Stage::Questions(_) | Stage::Model(_) | Stage::Assemble(_)) {
+        return Some(1.0);
+    }
+    let m = of(name)?;
     let pair = m.learned * (1.0 + SECOND_ANSWER);
     Some(match stage {
-        Stage::Questions(_) | Stage::Model(_) => 1.0,
+        Stage::Questions(_) | Stage::Model(_) | Stage::Assemble(_) | Stage::Evaluate(_) => return None,
         Stage::Trajectories(t) if t.oracle.is_some() => return None,
         Stage::Trajectories(t) => count(config, &t.questions)? * f64::from(t.group) * m.answered,
         Stage::Pairs(p) => count(config, &p.questions)? * f64::from(p.group) * m.answered,
@@ -82,11 +115,6 @@ fn seconds(config: &Pipeline, stage: &Stage, m: Measured) -> Option<f64> {
             let groups = g.train.run.steps as f64 * g.train.prompts as f64;
             let size = f64::from(g.train.group);
             groups * (size * m.answered + m.learned * (1.0 + SECOND_ANSWER * (size - 1.0)))
-        }
-        Stage::Evaluate(e) => {
-            let n = count(config, &e.questions)?;
-            let ways: usize = e.arms.iter().filter(|a| a.model.is_some()).map(|a| a.tools.ways().len()).sum();
-            n * ways as f64 * m.answered
         }
     })
 }

@@ -16,6 +16,7 @@
 
 mod config;
 mod estimate;
+mod find;
 mod order;
 mod stages;
 mod store;
@@ -23,6 +24,7 @@ mod summary;
 
 pub(crate) use config::Pipeline;
 pub(crate) use estimate::estimate;
+pub(crate) use find::find;
 pub(crate) use order::check;
 pub(crate) use summary::table;
 

@@ -1,7 +1,10 @@
 //! Whether the stages fit together, and the key that says whether one must run again.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use ocelli_data::ContentHash;
+use ocelli_train::OptimizerConfig;
+use ocelli_train::hybrid_reward::{Judge, RewardSpec};
+use ocelli_train::run::RunConfig;
 use serde_json::json;
 
 use super::config::{Kind, Pipeline, Stage};
@@ -21,6 +24,10 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
             check_reference(config, (at, name), setting, wanted, kinds)?;
         }
         match stage {
+            Stage::Questions(q) => ensure!(
+                !(q.blank && q.text_only),
+                "stage `{name}`: `blank` shows grey pictures and `text_only` shows none; set one of them"
+            ),
             Stage::Evaluate(e) => {
                 ensure!(!e.arms.is_empty(), "stage `{name}`: arms is empty; there is nothing to evaluate");
                 for arm in &e.arms {
@@ -34,7 +41,38 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     );
                 }
             }
+            Stage::Sft(s) => {
+                ensure!(
+                    !s.data.is_empty(),
+                    "stage `{name}`: data is empty; name stages of questions or trajectories"
+                );
+                learns(name, &s.train.optimizer, &s.train.run, s.train.batch)?;
+            }
+            Stage::Reward(r) => {
+                ensure!(
+                    !r.pairs.is_empty(),
+                    "stage `{name}`: pairs is empty; name stages of preference pairs"
+                );
+                learns(name, &r.train.optimizer, &r.train.run, r.train.batch)?;
+            }
+            Stage::Mpo(m) => {
+                ensure!(
+                    !m.pairs.is_empty(),
+                    "stage `{name}`: pairs is empty; name stages of preference pairs"
+                );
+                learns(name, &m.train.optimizer, &m.train.run, m.train.batch)?;
+            }
             Stage::Grpo(g) => {
+                learns(name, &g.train.optimizer, &g.train.run, g.train.prompts)?;
+                let rules = RewardSpec { model: None, ..g.train.reward.clone() };
+                Judge::new(&rules, None, 1).with_context(|| format!("stage `{name}`, `train.reward`"))?;
+                let finite = g
+                    .train
+                    .reward
+                    .model
+                    .as_ref()
+                    .is_none_or(|m| m.weight.is_finite() && m.threshold.is_finite());
+                ensure!(finite, "stage `{name}`: `train.reward.model` needs finite numbers");
                 let both = g.reward_model.is_some() == g.train.reward.model.is_some();
                 ensure!(both, "stage `{name}`: `reward_model` and `train.reward.model` belong together");
                 ensure!(
@@ -49,6 +87,23 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// What every loop refuses, said before the first stage begins and not when the loop is reached.
+fn learns(name: &str, optimizer: &OptimizerConfig, run: &RunConfig, batch: usize) -> anyhow::Result<()> {
+    optimizer.validate().with_context(|| format!("stage `{name}`, `train.optimizer`"))?;
+    let r = &optimizer.lr;
+    ensure!(
+        [r.tower, r.projector, r.language, r.head].iter().any(|rate| *rate > 0.0),
+        "stage `{name}`: every part is frozen (all of train.optimizer.lr are 0), so nothing would be learned; give at least \
+         one part a learning rate"
+    );
+    ensure!(run.steps > 0, "stage `{name}`: train.run.steps is 0; at least one step is needed");
+    ensure!(
+        batch > 0,
+        "stage `{name}`: a step of no example; train.batch (GRPO: train.prompts) must be at least 1"
+    );
     Ok(())
 }
 

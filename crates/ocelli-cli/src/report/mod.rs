@@ -1,31 +1,34 @@
 //! One self-contained HTML page from one or several run directories: no script library, no network, no model.
 
+mod arms;
+mod dialogues;
+mod learning;
 mod page;
 mod plot;
+mod provenance;
 mod read;
-mod sections;
+mod tool_use;
 
 pub(crate) use read::Run;
 
 /// The page for `runs`: the first is described in full, all are compared item by item.
 pub(crate) fn render(runs: &[Run]) -> String {
-    let mut body = String::new();
-    if let Some(run) = runs.first() {
-        body += &sections::headline(run);
-        body += &sections::alarms(run);
-        if runs.len() > 1 {
-            body += &sections::comparison(runs);
-        }
-        body += &sections::groups(run);
-        body += &sections::facts(run);
-        body += &sections::tools(run);
-        body += &sections::samples(run);
-        body += &sections::curves(run);
-        body += &sections::stages(run);
-        body += &sections::provenance(run);
-    }
-    let title = runs.iter().map(|r| r.summary.name.as_str()).collect::<Vec<_>>().join(" · ");
-    page::wrap(&title, &body)
+    let Some(run) = runs.first() else { return page::wrap("no run", "") };
+    let parts = [
+        arms::headline(run),
+        if runs.len() > 1 { arms::comparison(runs) } else { String::new() },
+        arms::steps(run),
+        arms::groups(run),
+        tool_use::tools(run),
+        learning::curves(runs),
+        learning::monitors(run),
+        provenance::facts(run),
+        dialogues::samples(run),
+        provenance::stages(run),
+        provenance::provenance(run),
+    ];
+    let title = runs.iter().map(|r| r.label.as_str()).collect::<Vec<_>>().join(" · ");
+    page::wrap(&title, &parts.concat())
 }
 
 #[cfg(test)]

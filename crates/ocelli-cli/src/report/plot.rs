@@ -38,6 +38,23 @@ fn thin(points: &[(f64, f64)], n: usize) -> Vec<(f64, f64)> {
     points.chunks(per).map(mean).collect()
 }
 
+/// The mean of each point with its neighbours, a twelfth of the curve to either side.
+fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 12;
+    let around = |i: usize| {
+        // As far to the left as to the right, so that a slope at an end stays what it is.
+        let k = reach.min(i).min(points.len() - 1 - i);
+        let near = &points[i - k..=i + k];
+        (points[i].0, near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64)
+    };
+    (0..points.len()).map(around).collect()
+}
+
+/// Most points of a curve that are drawn.
+const POINTS: usize = 160;
+/// Points from which on a running mean is drawn over the curve.
+const SMOOTHED: usize = 24;
+
 /// A small line chart with its range on the axes and the last value beside the title.
 pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
     const W: f64 = 300.0;
@@ -59,7 +76,7 @@ pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
     let x = |v: f64| LEFT + (v - x0) / (x1 - x0).max(1e-12) * (W - LEFT - 6.0);
     let y = |v: f64| 6.0 + (y1 - v) / (y1 - y0) * (H - BOTTOM - 12.0);
     let mut svg = format!("<svg viewBox=\"0 0 {W} {H}\" role=img aria-label=\"{}\">", escape(title));
-    for v in [y0, (y0 + y1) / 2.0, y1] {
+    for v in [y0, f64::midpoint(y0, y1), y1] {
         let at = y(v);
         let _ = write!(
             svg,
@@ -76,18 +93,26 @@ pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
         short(x0),
         short(x1)
     );
-    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        let points = thin(curve.points, 200);
-        if let [(px, py)] = points[..] {
-            let _ = write!(svg, "<circle cx={:.1} cy={:.1} r=3 style=\"fill:{colour}\"/>", x(px), y(py));
-            continue;
-        }
+    let line = |points: &[(f64, f64)], colour: &str, style: &str| -> String {
         let path: String = points.iter().map(|&(px, py)| format!("{:.1},{:.1} ", x(px), y(py))).collect();
-        let _ = write!(
-            svg,
-            "<polyline points=\"{}\" fill=none style=\"stroke:{colour}\" stroke-width=1.8 stroke-linejoin=round />",
+        format!(
+            "<polyline points=\"{}\" fill=none style=\"stroke:{colour};{style}\" stroke-linejoin=round />",
             path.trim_end()
-        );
+        )
+    };
+    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        let points = thin(curve.points, POINTS);
+        match points.as_slice() {
+            [(px, py)] => {
+                let _ =
+                    write!(svg, "<circle cx={:.1} cy={:.1} r=3 style=\"fill:{colour}\"/>", x(*px), y(*py));
+            }
+            all if all.len() < SMOOTHED => svg += &line(all, colour, "stroke-width:1.8"),
+            all => {
+                svg += &line(all, colour, "stroke-width:1;opacity:.35");
+                svg += &line(&running_mean(all), colour, "stroke-width:2");
+            }
+        }
     }
     svg.push_str("</svg>");
     let keys: String = curves
@@ -95,13 +120,11 @@ pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
         .zip(COLOURS.iter().cycle())
         .map(|(c, colour)| {
             let last = c.points.last().map_or_else(String::new, |p| short(p.1));
-            let label = if curves.len() > 1 { escape(c.label) + " " } else { String::new() };
-            format!(
-                "<span class=dim><span class=key style=\"background:{colour}\"></span>{label}{last}</span> "
-            )
+            let label = if curves.len() > 1 { escape(c.label) + " " } else { "last ".to_owned() };
+            format!("<span><i class=key style=\"background:{colour}\"></i>{label}{last}</span>")
         })
         .collect();
-    format!("<div class=card><h3>{}</h3>{keys}{svg}</div>", escape(title))
+    format!("<div class=card><h3>{}</h3><div class=keys>{keys}</div>{svg}</div>", escape(title))
 }
 
 /// One row of an interval plot; all values in `0..=1`.
@@ -139,7 +162,8 @@ pub(super) fn intervals(rows: &[IntervalRow], mark: Option<f64>) -> String {
             )
         })
         .collect();
-    format!("<div class=iv>{drawn}</div>")
+    let scale = "<div class=iv-scale><span>0</span><span>25</span><span>50</span><span>75</span><span>100</span></div>";
+    format!("<div class=iv>{drawn}{scale}</div>")
 }
 
 #[cfg(test)]
@@ -159,6 +183,14 @@ mod tests {
         let thin = thin(&points, 100);
         assert_eq!(thin.len(), 100);
         assert!(thin.iter().all(|p| (p.1 - 0.5).abs() < 1e-12));
+    }
+
+    #[test]
+    fn a_running_mean_keeps_a_straight_line() {
+        let points: Vec<_> = (0..48).map(|i| (f64::from(i), 3.0 * f64::from(i))).collect();
+        for (a, b) in running_mean(&points).iter().zip(&points) {
+            assert!((a.1 - b.1).abs() < 1e-12, "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A run directory in memory: everything the page shows, read with limits.
 
 use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -17,6 +18,8 @@ const MAX_IMAGE: u64 = 8 << 20;
 
 /// One run directory.
 pub(crate) struct Run {
+    /// Name for comparisons: the run's, with its seed where that is not 0.
+    pub(super) label: String,
     pub(crate) summary: RunSummary,
     /// Items of each arm, in the order of `summary.arms`.
     pub(super) items: Vec<Vec<ItemResult>>,
@@ -46,7 +49,12 @@ impl Run {
             .iter()
             .map(|arm| read_jsonl(&dir.join("items").join(format!("{}.jsonl", arm.id))))
             .collect::<Result<Vec<_>, _>>()?;
+        let label = match summary.seed {
+            0 => summary.name.clone(),
+            seed => format!("{}, seed {seed}", summary.name),
+        };
         let mut run = Self {
+            label,
             summary,
             items,
             alarms: Vec::new(),
@@ -100,13 +108,25 @@ impl Run {
         stats::proportion::<usize>(&scores, None, 0.95).ok()
     }
 
-    /// The picture as a data URI, or `None` where the run does not hold it.
-    pub(super) fn data_uri(&self, hash: ContentHash) -> Option<String> {
+    /// The picture for the page, or `None` where the run does not hold it.
+    pub(super) fn picture(&self, hash: ContentHash) -> Option<Embedded> {
         use base64::Engine as _;
         let bytes = self.blobs.get(hash, MAX_IMAGE).ok()?;
         let kind = if bytes.starts_with(b"\x89PNG") { "png" } else { "jpeg" };
-        Some(format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+        let size = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format().ok();
+        // A picture that cannot be measured is shown at its own size.
+        let (width, _) = size.and_then(|r| r.into_dimensions().ok()).unwrap_or((640, 480));
+        let uri =
+            format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes));
+        Some(Embedded { uri, width })
     }
+}
+
+/// A picture inside the page.
+pub(super) struct Embedded {
+    pub(super) uri: String,
+    /// In pixels.
+    pub(super) width: u32,
 }
 
 fn optional(path: &Path) -> Option<PathBuf> {

@@ -20,12 +20,14 @@ fn items(right: impl Fn(usize) -> bool, tools: &[&str]) -> Vec<ItemResult> {
             status: "answered".into(),
             tools: tools.iter().map(|t| (*t).to_owned()).collect(),
             tokens: 12,
+            chance: None,
+            expected: Some("gold".into()),
         })
         .collect()
 }
 
 fn write_run(dir: &Path, name: &str, with_tools: impl Fn(usize) -> bool) {
-    let arm = |id: &str, tools| Arm { id: id.into(), label: "SFT".into(), tools };
+    let arm = |id: &str, tools| Arm { id: id.into(), label: "SFT".into(), tools, set: String::new() };
     let summary = RunSummary {
         name: name.into(),
         about: "A model & its <charts>.".into(),
@@ -79,9 +81,17 @@ fn the_page_tells_the_run() {
     write_run(dir.path(), "first", |i| i % 2 == 0);
     let page = render(&[Run::open(dir.path()).unwrap()]);
     // 10 of 40 and 20 of 40; Wilson bounds of 10/40 are 14.2 and 40.2 (any Wilson calculator).
-    for part in
-        ["25.0", "50.0", "image_dependence", "pair accuracy", "data:image/png;base64,", "Seed 7.", "loss 0.4"]
-    {
+    for part in [
+        "25.0",
+        "50.0",
+        "image_dependence",
+        "does best with 50.0 %",
+        "<nav>",
+        "pair accuracy",
+        "data:image/png;base64,",
+        "Seed 7.",
+        "loss 0.4",
+    ] {
         assert!(page.contains(part), "{part} is missing");
     }
     // Even items right with tools, every fourth without: gain 10, harm 0.

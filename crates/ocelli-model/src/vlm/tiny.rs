@@ -20,8 +20,10 @@ use serde_json::{Value, json};
 
 pub use vocabulary::{VOCAB_SIZE, special_tokens, tokenizer};
 
+use super::Vlm;
 use crate::ModelError;
 use crate::config::ModelConfig;
+use crate::image::Preprocessor;
 
 /// What the chat template writes where a picture stands.
 pub const IMAGE: &str = "<|vision_start|><|image_pad|><|vision_end|>";
@@ -63,6 +65,38 @@ impl Default for TinyVision {
 }
 
 impl TinyVision {
+    /// The sizes of the tower that `model` has, so that another model can be given the same one.
+    ///
+    /// # Errors
+    /// The model has no tower of the native family.
+    pub fn of(model: &Vlm) -> Result<Self, ModelError> {
+        let none = || {
+            ModelError::Request(format!(
+                "a model of type `{}` has no tower of the native family",
+                model.config.model_type
+            ))
+        };
+        let vision = model.config.raw.get("vision_config").ok_or_else(none)?;
+        let size = |key: &str| {
+            let found = vision.get(key).and_then(Value::as_u64).and_then(|v| usize::try_from(v).ok());
+            found.ok_or_else(none)
+        };
+        let Some(Preprocessor::Qwen(cut)) = model.preprocessor() else { return Err(none()) };
+        if size("spatial_merge_size")? != 2 || size("temporal_patch_size")? != 1 {
+            return Err(none());
+        }
+        Ok(Self {
+            patch: size("patch_size")?,
+            width: size("hidden_size")?,
+            depth: size("depth")?,
+            heads: size("num_heads")?,
+            mlp: size("intermediate_size")?,
+            side: size("num_position_embeddings")?.isqrt(),
+            min_pixels: cut.min_pixels,
+            max_pixels: cut.max_pixels,
+        })
+    }
+
     /// `vision_config` for a language model of width `output`.
     pub(crate) fn config(&self, output: usize) -> Value {
         json!({

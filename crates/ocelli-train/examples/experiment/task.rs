@@ -61,6 +61,10 @@ pub(crate) struct Settings {
     pub(crate) puzzlevqa: String,
     /// Folder `data` of the easy-VQA package; empty leaves it out.
     pub(crate) easy_vqa: String,
+    /// Real sets: learn the option's text instead of its letter.
+    pub(crate) spell: bool,
+    /// PuzzleVQA: what is learned before the answer: `none`, `caption`, `explanation` or `both`.
+    pub(crate) conclude: String,
     /// Print every so many steps.
     pub(crate) every: u64,
 }
@@ -92,6 +96,8 @@ impl Settings {
             held_out: 200,
             puzzlevqa: String::new(),
             easy_vqa: String::new(),
+            spell: true,
+            conclude: "none".into(),
             every: 10,
         };
         match experiment {
@@ -167,8 +173,12 @@ impl Lab {
 
     pub(crate) fn model(&self, seed: u64) -> Result<Vlm> {
         let s = &self.settings;
-        let source =
-            ModelSource { tiny: Some(s.preset.clone()), path: None, seed, max_pixels: Some(s.max_pixels) };
+        let source = ModelSource {
+            tiny: Some(s.preset.clone()),
+            seed,
+            max_pixels: Some(s.max_pixels),
+            ..ModelSource::default()
+        };
         Ok(source.load()?)
     }
 
@@ -177,14 +187,14 @@ impl Lab {
     }
 
     pub(crate) fn rollout_config(&self) -> RolloutConfig {
-        let limits = RolloutLimits {
-            turns: 3,
-            calls: 3,
-            turn_tokens: 64,
-            tokens: 160,
-            context: 640,
-            ..RolloutLimits::default()
+        // A puzzle's description takes up to 200 tokens, with the explanation up to 500.
+        let (turn_tokens, tokens, context) = match self.settings.conclude.as_str() {
+            "none" => (64, 160, 640),
+            "caption" => (256, 256, 640),
+            _ => (512, 512, 1024),
         };
+        let limits =
+            RolloutLimits { turns: 3, calls: 3, turn_tokens, tokens, context, ..RolloutLimits::default() };
         RolloutConfig { limits, batch: 128, ..RolloutConfig::default() }
     }
 

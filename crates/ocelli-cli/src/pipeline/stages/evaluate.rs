@@ -1,17 +1,17 @@
 //! Accuracy of every arm on the same questions, greedily.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ocelli_data::io::{read_jsonl, write_atomic, write_jsonl};
 use ocelli_data::run::{Arm, ItemResult};
-use ocelli_data::{Message, Sample, Status, Trajectory};
+use ocelli_data::{Message, Sample, Status, Target, Trajectory};
 use ocelli_eval::stats;
 use ocelli_reward::{Accuracy, Scorer};
 use serde::{Deserialize, Serialize};
 
 use super::{Ended, Lab};
-use crate::pipeline::config::{ArmConfig, Evaluate};
+use crate::pipeline::config::{ArmConfig, Evaluate, Stage};
 use crate::watch::Watch;
 
 /// Questions that are answered between two looks at the clock and at Ctrl-C.
@@ -48,6 +48,7 @@ pub(super) fn run(
     let mut arms: Vec<ArmItems> = Vec::new();
     let mut samples_of: Vec<Trajectory> = Vec::new();
     let mut said = Vec::new();
+    let several = lab.config.stage.values().filter(|s| matches!(s, Stage::Evaluate(_))).count() > 1;
     for config in &stage.arms {
         for &tools in config.tools.ways() {
             let id = format!("{}{}", slug(&config.label), if tools { "-tools" } else { "" });
@@ -80,7 +81,8 @@ pub(super) fn run(
             ));
             said.push(format!("{}{with} {:.1} %", config.label, accuracy.mean * 100.0));
             samples_of = read_jsonl(&shown)?;
-            arms.push(ArmItems { arm: Arm { id, label: config.label.clone(), tools }, file });
+            let set = if several { name.to_owned() } else { String::new() };
+            arms.push(ArmItems { arm: Arm { id, label: config.label.clone(), tools, set }, file });
         }
     }
     write_jsonl(&dir.join("samples.jsonl"), &samples_of)?;
@@ -117,9 +119,10 @@ fn arm(
     let mut trajectories = Vec::with_capacity(samples.len());
     match &config.majority {
         Some(train) => {
-            let commonest = commonest(lab, train, &group)?;
-            trajectories
-                .extend(samples.iter().map(|s| said(s, commonest.get(&group(s)).map_or("", String::as_str))));
+            let counts = answers(lab, train, &group)?;
+            trajectories.extend(
+                samples.iter().map(|s| said(s, &commonest(s, counts.get(&group(s))).unwrap_or_default())),
+            );
         }
         None => {
             let model = lab.model(config.model.as_deref().unwrap_or_default())?;
@@ -150,6 +153,8 @@ fn arm(
             status: serde_json::to_value(t.status)?.as_str().unwrap_or_default().to_owned(),
             tools: t.tools.iter().map(|u| u.call.name.clone()).filter(|n| !n.is_empty()).collect(),
             tokens: t.sampled_len(),
+            expected: Some(sample.target.gold_text()).filter(|g| !g.is_empty()),
+            chance: chance(sample),
         });
         t.scores.push((accuracy.name().to_owned(), score));
     }
@@ -157,29 +162,51 @@ fn arm(
     Ok(Some((items, trajectories)))
 }
 
-/// The commonest answer of each group.
-fn commonest(
-    lab: &Lab<'_>,
-    train: &str,
-    group: &dyn Fn(&Sample) -> String,
-) -> anyhow::Result<HashMap<String, String>> {
-    let mut counts: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+/// How often each answer is right, by group.
+type Counts = BTreeMap<String, BTreeMap<String, usize>>;
+
+/// Counts the right answers of each group; of multiple choice the options' texts, since letters mean nothing from one
+/// question to the next.
+fn answers(lab: &Lab<'_>, train: &str, group: &dyn Fn(&Sample) -> String) -> anyhow::Result<Counts> {
+    let mut counts = Counts::new();
     for question in lab.questions(train)? {
-        let Some((_, answer)) = question.oracle else { continue };
-        *counts.entry(group(&question.sample)).or_default().entry(answer).or_default() += 1;
+        let right = match &question.sample.target {
+            Target::Choice { letters, options } => letters
+                .first()
+                .and_then(|l| l.bytes().next())
+                .and_then(|b| options.get(usize::from(b.wrapping_sub(b'A')))),
+            _ => question.oracle.as_ref().map(|(_, answer)| answer),
+        };
+        let Some(right) = right else { continue };
+        *counts.entry(group(&question.sample)).or_default().entry(right.clone()).or_default() += 1;
     }
     anyhow::ensure!(
         !counts.is_empty(),
         "the questions of `{train}` carry no answers to take the commonest of"
     );
-    // The first in alphabetical order where several are equally common.
-    let first = |answers: BTreeMap<String, usize>| {
-        answers
-            .into_iter()
-            .reduce(|a, b| if b.1 > a.1 { b } else { a })
-            .map_or(String::new(), |(text, _)| text)
-    };
-    Ok(counts.into_iter().map(|(g, answers)| (g, first(answers))).collect())
+    Ok(counts)
+}
+
+/// The commonest answer: of multiple choice, among the question's own options. The first where several are as common.
+fn commonest(sample: &Sample, counts: Option<&BTreeMap<String, usize>>) -> Option<String> {
+    let first = |best: (String, usize), next: (String, usize)| if next.1 > best.1 { next } else { best };
+    if let Target::Choice { options, .. } = &sample.target {
+        let count = |text: &String| counts.and_then(|c| c.get(text)).copied().unwrap_or(0);
+        let lettered =
+            options.iter().enumerate().map(|(i, o)| (char::from(b'A' + i as u8).to_string(), count(o)));
+        return lettered.reduce(first).map(|(letter, _)| letter);
+    }
+    counts?.iter().map(|(text, n)| (text.clone(), *n)).reduce(first).map(|(text, _)| text)
+}
+
+/// What guessing among the options would score.
+fn chance(sample: &Sample) -> Option<f64> {
+    match &sample.target {
+        Target::Choice { letters, options } if letters.len() == 1 && !options.is_empty() => {
+            Some(1.0 / options.len() as f64)
+        }
+        _ => None,
+    }
 }
 
 /// A trajectory that says one thing.

@@ -18,7 +18,7 @@ use ocelli_data::io::{BlobStore, read_jsonl};
 use ocelli_data::run::Fact;
 use ocelli_data::{ContentHash, PreferencePair, Sample, Trajectory};
 use ocelli_model::Checkpoint;
-use ocelli_model::vlm::{LoadOptions, Vlm};
+use ocelli_model::vlm::{LoadOptions, Part, Vlm};
 use ocelli_tools::{Limits, Registry};
 use ocelli_train::responses::Response;
 use ocelli_train::rollouts::Rollouts;
@@ -64,10 +64,17 @@ pub(super) fn run(lab: &Lab<'_>, name: &str, stage: &Stage, watch: &mut Watch<'_
     match stage {
         Stage::Questions(q) => questions::run(lab, name, q),
         Stage::Model(source) => {
-            let model = ModelSource { seed: lab.seed(source.seed), ..source.clone() }.load()?;
-            let n = model.params.element_count();
-            model.save(&lab.store.dir(name).join("model"), ocelli_model::SaveDtype::F32)?;
-            Ended::done(format!("{n} parameters"))
+            lab.begin_with(name, &ModelSource { seed: lab.seed(source.seed), ..source.clone() })
+        }
+        Stage::Assemble(a) => {
+            let source = ModelSource {
+                language: Some(a.language.clone()),
+                eyes: a.tower.as_ref().map(|t| lab.store.dir(t).join("model")),
+                seed: lab.seed(a.seed),
+                max_pixels: a.max_pixels,
+                ..ModelSource::default()
+            };
+            lab.begin_with(name, &source)
         }
         Stage::Trajectories(t) => teach::trajectories(lab, name, t),
         Stage::Pairs(p) => teach::pairs(lab, name, p),
@@ -97,6 +104,21 @@ impl<'a> Lab<'a> {
     /// A seed of a stage, moved by the run's.
     fn seed(&self, of_stage: u64) -> u64 {
         of_stage.wrapping_add(self.config.seed.wrapping_mul(1_000_003))
+    }
+
+    /// Draws, loads or assembles a model and keeps it.
+    fn begin_with(&self, name: &str, source: &ModelSource) -> anyhow::Result<Ended> {
+        let model = source.load()?;
+        model.save(&self.store.dir(name).join("model"), ocelli_model::SaveDtype::F32)?;
+        let parts: Vec<String> =
+            [(Part::Tower, "tower"), (Part::Projector, "projector"), (Part::Language, "language")]
+                .into_iter()
+                .map(|(part, what)| {
+                    let sizes = model.parameters(part).filter_map(|id| model.params.get(id).ok());
+                    format!("{what} {}", sizes.map(|p| p.value().len()).sum::<usize>())
+                })
+                .collect();
+        Ended::done(format!("{} parameters ({})", model.params.element_count(), parts.join(", ")))
     }
 
     fn model(&self, stage: &str) -> anyhow::Result<Vlm> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ocelli_agent::pictures::Pictures;
-use ocelli_model::vlm::Vlm;
+use ocelli_model::vlm::{Part, Vlm};
 use ocelli_tensor::Grads;
 use ocelli_train::responses::{Pack, Pass, TokenGrads, learn};
 use ocelli_train::rollouts::{RolloutConfig, Rollouts};
@@ -34,14 +34,19 @@ pub(crate) fn measure(
     if let Some(world) = &mut from.world {
         world.count = world.count.min(QUESTIONS as u64);
     }
+    let assembled = model.language.is_some();
     let mut model = model.load()?;
     let data = from.load()?;
     let responses = data.responses(&model, false)?;
     anyhow::ensure!(!responses.is_empty(), "the source holds no question");
     let pictures = Arc::new(Pictures::in_memory(PICTURES));
     data.share_pictures(&pictures)?;
-    for part in ocelli_model::vlm::Part::ALL {
+    // An assembled model comes with its language model frozen, and is trained so.
+    for part in Part::ALL.into_iter().filter(|p| !assembled || *p == Part::Projector) {
         model.set_trainable(part, true)?;
+    }
+    if assembled {
+        model.set_trainable(Part::Tower, false)?;
     }
     let packs: Vec<Pack<'_>> = responses.iter().map(|r| vec![r]).collect();
     let step = || -> anyhow::Result<()> {

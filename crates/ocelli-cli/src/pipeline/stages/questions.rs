@@ -28,6 +28,9 @@ pub(super) fn run(lab: &Lab<'_>, name: &str, stage: &Questions) -> anyhow::Resul
     );
     let mut rows = Vec::with_capacity(data.questions.len());
     for (mut sample, oracle) in data.questions {
+        if stage.text_only {
+            sample.messages.iter_mut().for_each(|m| m.content.retain(|p| !matches!(p, Part::Image { .. })));
+        }
         for part in sample.messages.iter_mut().flat_map(|m| &mut m.content) {
             let Part::Image { hash } = part else { continue };
             let bytes = data.pictures.get(hash).with_context(|| {

@@ -153,7 +153,7 @@ pub(super) fn grpo(lab: &Lab<'_>, name: &str, stage: &Grpo, watch: &mut Watch<'_
 
 /// Metrics of the buffer, the tools and the monitors, as they stand at the end.
 fn names_of(outcome: &Outcome) -> Vec<String> {
-    let wanted = ["buffer/", "groups/", "mismatch/", "kl", "entropy", "image_dependence", "eval/tool_"];
+    let wanted = ["buffer/", "groups/", "mismatch/", "policy/", "image/", "tools/", "eval/tool_"];
     let names = outcome.metrics.iter().map(|(n, _)| n);
     names.filter(|n| wanted.iter().any(|w| n.starts_with(w))).cloned().collect()
 }
