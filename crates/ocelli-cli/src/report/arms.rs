@@ -247,7 +247,7 @@ pub(super) fn steps(run: &Run) -> String {
     }
     let mut content = String::new();
     for (heading, rows) in
-        [("Each against the one before", learned), ("With tools against without", with_tools)]
+        [("Each against the one above it", learned), ("With tools against without", with_tools)]
     {
         if !rows.is_empty() {
             content += &format!("<h3>{heading}</h3>{}", table(&COLUMNS, &rows));
@@ -301,7 +301,7 @@ fn group_row(group: &str, guess: bool, arms: &[Answered<'_>]) -> Vec<String> {
         Run::accuracy(of(items).iter()).map_or_else(String::new, |e| {
             let colour = plot::COLOURS[usize::from(arm.tools)];
             format!(
-                "<div class=cell><b>{}</b> <span class=dim>{}–{}</span><i style=\"width:{:.1}%;background:{colour}\"></i></div>",
+                "<div class=cell><b>{}</b><br><span class=dim>{}–{}</span><i style=\"width:{:.1}%;background:{colour}\"></i></div>",
                 percent(e.mean),
                 percent(e.interval.low),
                 percent(e.interval.high),

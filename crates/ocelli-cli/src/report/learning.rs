@@ -34,7 +34,7 @@ fn title(metric: &str) -> &str {
         "loss" => "Loss",
         "token_loss" => "Loss per token",
         "reward" => "Reward",
-        "accuracy" => "Accuracy of rollouts",
+        "accuracy" => "Accuracy while learning",
         "policy/entropy" => "Entropy of the policy, nats",
         "policy/kl" => "Divergence from the reference, nats",
         "policy/clip_fraction" => "Share of clipped tokens",

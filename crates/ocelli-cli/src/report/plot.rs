@@ -78,6 +78,8 @@ pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
     let mut svg = format!("<svg viewBox=\"0 0 {W} {H}\" role=img aria-label=\"{}\">", escape(title));
     for v in [y0, f64::midpoint(y0, y1), y1] {
         let at = y(v);
+        // What rounding left of a zero is written as zero.
+        let v = if v.abs() < 1e-9 * (y1 - y0) { 0.0 } else { v };
         let _ = write!(
             svg,
             "<line x1={LEFT} x2={W} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/>\

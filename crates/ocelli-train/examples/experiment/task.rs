@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) spell: bool,
     /// PuzzleVQA: what is learned before the answer: `none`, `caption`, `explanation` or `both`.
     pub(crate) conclude: String,
+    /// Real sets: also train and ask without pictures.
+    pub(crate) blind: bool,
     /// Print every so many steps.
     pub(crate) every: u64,
 }
@@ -98,6 +100,7 @@ impl Settings {
             easy_vqa: String::new(),
             spell: true,
             conclude: "none".into(),
+            blind: true,
             every: 10,
         };
         match experiment {

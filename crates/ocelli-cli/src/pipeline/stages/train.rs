@@ -30,6 +30,15 @@ fn fact(section: &str, name: &str, text: impl Into<String>) -> Fact {
     Fact { section: section.into(), name: name.into(), text: text.into() }
 }
 
+/// A metric for people: whole numbers whole, small ones not rounded to nothing.
+fn number(v: f64) -> String {
+    match v {
+        v if v.fract() == 0.0 && v.abs() < 1e9 => format!("{v:.0}"),
+        v if v.abs() < 1e-3 => format!("{v:.1e}"),
+        v => format!("{v:.4}"),
+    }
+}
+
 /// An ended loop as a stage: what is said of it, and the metrics that are facts of the report.
 fn ended(
     outcome: &Outcome,
@@ -42,7 +51,7 @@ fn ended(
         return Ended::Interrupted;
     }
     for (name, label) in shown {
-        facts.extend(metric(outcome, name).map(|v| fact(section, label, format!("{v:.4}"))));
+        facts.extend(metric(outcome, name).map(|v| fact(section, label, number(v))));
     }
     if outcome.alarms > 0 {
         facts.push(fact(section, "alarms", outcome.alarms.to_string()));
