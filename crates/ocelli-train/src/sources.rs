@@ -207,6 +207,8 @@ pub struct DataSource {
     pub split: Option<Split>,
     /// At most this many items.
     pub limit: Option<usize>,
+    /// easy-VQA: only questions that ask for these, of `colour`, `shape` and `yes or no`; all where empty.
+    pub asks: Vec<String>,
     /// Multiple choice: what is learned as the answer is the option's text, not its letter.
     pub spell: bool,
     /// PuzzleVQA: what the conclusion is, which `reasons` learns before the answer.
@@ -267,7 +269,7 @@ impl DataSource {
         let items = match self {
             Self { world: Some(w), .. } => Some(w.items()?),
             Self { puzzlevqa: Some(root), .. } => Some(puzzlevqa(root, split).map_err(world_error)?),
-            Self { easy_vqa: Some(root), .. } => Some(easy_vqa(root, split, limit).map_err(world_error)?),
+            Self { easy_vqa: Some(root), .. } => Some(self.easy_vqa(root, split, limit)?),
             Self { gsm8k: Some(path), .. } => Some(gsm8k(path).map_err(world_error)?),
             _ => None,
         };
@@ -304,6 +306,23 @@ impl DataSource {
         Ok(data)
     }
 
+    /// The questions of easy-VQA that `asks` lets through, at most `limit` of them.
+    fn easy_vqa(&self, root: &Path, split: Split, limit: usize) -> Result<Vec<Item>, TrainError> {
+        const KINDS: [&str; 3] = ["colour", "shape", "yes or no"];
+        if let Some(odd) = self.asks.iter().find(|a| !KINDS.contains(&a.as_str())) {
+            return Err(TrainError::Config(format!("data.asks: `{odd}` is none of {}", KINDS.join(", "))));
+        }
+        if self.asks.is_empty() {
+            return easy_vqa(root, split, limit).map_err(world_error);
+        }
+        let wanted = |item: &Item| {
+            let asks = item.sample.meta.get("asks").and_then(|a| a.as_str());
+            self.asks.iter().any(|a| Some(a.as_str()) == asks)
+        };
+        let all = easy_vqa(root, split, usize::MAX).map_err(world_error)?;
+        Ok(all.into_iter().filter(wanted).take(limit).collect())
+    }
+
     /// What `spell` and `conclude` change.
     fn reword(&self, item: &mut Item) {
         if let (true, Target::Choice { letters, options }) = (self.spell, &item.sample.target) {
@@ -330,7 +349,10 @@ impl DataSource {
                     format!("the data name picture {}, but data.pictures names no directory", hash.short());
                 return Err(TrainError::Data(text));
             };
-            data.pictures.insert(hash, store.get(hash, 64 << 20)?);
+            let bytes = store.get(hash, 64 << 20).map_err(|e| {
+                TrainError::Data(format!("the data name picture {}, which cannot be had: {e}", hash.short()))
+            })?;
+            data.pictures.insert(hash, bytes);
         }
         Ok(())
     }
