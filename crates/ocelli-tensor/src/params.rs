@@ -247,7 +247,11 @@ impl Grads {
     pub fn scale(&mut self, factor: f32) {
         for t in self.slots.iter_mut().flatten() {
             if let Ok(g) = t.as_mut_slice::<f32>() {
-                cpu::par_update(g, |x| *x *= factor);
+                cpu::par_update(
+                    g,
+                    #[inline(always)]
+                    |x| *x *= factor,
+                );
             }
         }
     }
@@ -264,7 +268,12 @@ impl Grads {
                 shape_error("Grads::add", what)
             }
             Some(t) => {
-                cpu::par_zip(t.as_mut_slice::<f32>()?, src, |a, b| *a += b);
+                cpu::par_zip(
+                    t.as_mut_slice::<f32>()?,
+                    src,
+                    #[inline(always)]
+                    |a, b| *a += b,
+                );
                 Ok(())
             }
             slot => {

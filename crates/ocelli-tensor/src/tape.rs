@@ -130,7 +130,11 @@ impl Back<'_, '_> {
     /// Adds `factor * grad` to the gradient of a parameter, taking over its memory if it is the first.
     pub(crate) fn add_param(&mut self, id: ParamId, mut grad: Tensor, factor: f32) -> Result<()> {
         if factor != 1.0 {
-            cpu::par_update(grad.as_mut_slice::<f32>()?, |g| *g *= factor);
+            cpu::par_update(
+                grad.as_mut_slice::<f32>()?,
+                #[inline(always)]
+                |g| *g *= factor,
+            );
         }
         self.grads.add(id, &grad)
     }
@@ -166,7 +170,7 @@ fn sum(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     }
     by_dtype!(a.dtype(), T => {
         use crate::tensor::Elem;
-        cpu::par_zip(a.fresh::<T>(), b.slice::<T>(), |x, y| *x = T::down(x.up() + y.up()));
+        cpu::par_zip(a.fresh::<T>(), b.slice::<T>(), #[inline(always)] |x, y| *x = T::down(x.up() + y.up()));
     });
     Ok(a)
 }
@@ -251,7 +255,7 @@ impl<'p> Tape<'p> {
             let (g, present) = back.grads.accumulate(id, &shape);
             by_dtype!(dy.dtype(), T => {
                 use crate::tensor::Elem;
-                cpu::par_zip(g, dy.slice::<T>(), |a, b| *a = if present { *a + b.up() } else { b.up() });
+                cpu::par_zip(g, dy.slice::<T>(), #[inline(always)] |a, b| *a = if present { *a + b.up() } else { b.up() });
             });
             Ok(())
         }))

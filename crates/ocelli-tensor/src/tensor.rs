@@ -268,7 +268,7 @@ impl Tensor {
         }
         let mut out = Tensor::uninit(&self.shape, dtype);
         by_dtype!(self.dtype, S => by_dtype!(dtype, D => {
-            crate::cpu::par_map(out.fresh::<D>(), self.slice::<S>(), |x| D::down(x.up()));
+            crate::cpu::par_map(out.fresh::<D>(), self.slice::<S>(), #[inline(always)] |x| D::down(x.up()));
         }));
         out
     }

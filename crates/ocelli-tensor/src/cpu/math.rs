@@ -94,6 +94,31 @@ pub(crate) fn lanes_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     s + fold_lanes(acc)
 }
 
+/// Sums `f(a[i], b[i], c[i])` over all `i` in 16 lanes, then the lanes in a fixed order. Slices of equal length.
+#[inline(always)]
+pub(crate) fn sum_of<A: Copy, B: Copy, C: Copy>(
+    a: &[A],
+    b: &[B],
+    c: &[C],
+    f: impl Fn(A, B, C) -> f32,
+) -> f32 {
+    let n = a.len().min(b.len()).min(c.len());
+    let (a, rest_a) = a[..n].as_chunks::<LANES>();
+    let (b, rest_b) = b[..n].as_chunks::<LANES>();
+    let (c, rest_c) = c[..n].as_chunks::<LANES>();
+    let mut acc = [0.0f32; LANES];
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for l in 0..LANES {
+            acc[l] += f(a[l], b[l], c[l]);
+        }
+    }
+    let mut s = 0.0;
+    for ((a, b), c) in rest_a.iter().zip(rest_b).zip(rest_c) {
+        s += f(*a, *b, *c);
+    }
+    s + fold_lanes(acc)
+}
+
 /// Sum over the lanes, halves first.
 #[inline(always)]
 fn fold_lanes(mut acc: [f32; LANES]) -> f32 {

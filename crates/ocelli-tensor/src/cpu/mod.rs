@@ -93,7 +93,12 @@ pub(crate) const PIECE: usize = 16 * 1024;
 
 /// `out[i] = f(src[i])` on all cores.
 pub(crate) fn par_map<D: Send, S: Copy + Sync>(out: &mut [D], src: &[S], f: impl Fn(S) -> D + Sync) {
-    par_zip(out, src, |o, s| *o = f(s));
+    par_zip(
+        out,
+        src,
+        #[inline(always)]
+        |o, s| *o = f(s),
+    );
 }
 
 /// `f(&mut out[i], src[i])` on all cores.
@@ -182,6 +187,16 @@ impl Scratch {
 
     /// The elements as the 32-bit lanes that packed panels consist of.
     pub(crate) fn lanes_mut(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(&mut *self)
+    }
+
+    /// Memory for `len` bf16, with arbitrary contents ([`Scratch::halves_mut`]).
+    pub(crate) fn halves(len: usize) -> Scratch {
+        Scratch::new(len.div_ceil(2))
+    }
+
+    /// The memory as bf16, twice as many.
+    pub(crate) fn halves_mut(&mut self) -> &mut [half::bf16] {
         bytemuck::cast_slice_mut(&mut *self)
     }
 

@@ -50,6 +50,12 @@ impl<'a> Mat<'a> {
         Mat { data: Data::F32(data), rows, cols, rs: cols, cs: 1 }
     }
 
+    /// Row-major bf16 elements as `rows x cols`.
+    pub(crate) fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> Mat<'a> {
+        assert_eq!(data.len(), rows * cols, "{} as {rows} x {cols}", data.len());
+        Mat { data: Data::Bf16(data), rows, cols, rs: cols, cs: 1 }
+    }
+
     /// The transpose.
     pub(crate) fn t(self) -> Mat<'a> {
         Mat { rows: self.cols, cols: self.rows, rs: self.cs, cs: self.rs, ..self }

@@ -22,7 +22,7 @@ pub fn add(tape: &mut Tape<'_>, x: &Var, y: &Var) -> Result<Var> {
     super::same("add", x, y)?;
     by_dtype!(x.dtype(), T => {
         let (x, y) = (x.slice::<T>(), y.slice::<T>());
-        cpu::par_rows(z.fresh::<T>(), 1, |first, z| {
+        cpu::par_rows(z.fresh::<T>(), 1, #[inline(always)] |first, z| {
             for ((z, x), y) in z.iter_mut().zip(&x[first..]).zip(&y[first..]) {
                 *z = T::down(x.up() + y.up());
             }
@@ -55,7 +55,7 @@ pub fn add_vec(tape: &mut Tape<'_>, x: &Var, b: ParamId) -> Result<Var> {
     let mut z = Tensor::uninit(x.shape(), x.dtype());
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(z.fresh::<T>(), d, |first, rows| {
+        cpu::par_rows(z.fresh::<T>(), d, #[inline(always)] |first, rows| {
             for (z, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
                 for i in 0..d {
                     z[i] = T::down(x[i].up() + vector[i]);

@@ -302,21 +302,26 @@ fn backward<T: Elem>(
     });
     for (i, out) in [dk, dv].into_iter().enumerate() {
         let sums = &*sums;
-        cpu::par_rows(out, 1, |first, out| {
-            let mut total = [0.0f32; PANEL];
-            for (block, out) in out.chunks_mut(PANEL).enumerate() {
-                let at = first + block * PANEL;
-                for s in 0..splits {
-                    let part = &sums[(s * 2 + i) * size + at..][..out.len()];
-                    for (total, x) in total.iter_mut().zip(part) {
-                        *total = if s == 0 { *x } else { *total + x };
+        cpu::par_rows(
+            out,
+            1,
+            #[inline(always)]
+            |first, out| {
+                let mut total = [0.0f32; PANEL];
+                for (block, out) in out.chunks_mut(PANEL).enumerate() {
+                    let at = first + block * PANEL;
+                    for s in 0..splits {
+                        let part = &sums[(s * 2 + i) * size + at..][..out.len()];
+                        for (total, x) in total.iter_mut().zip(part) {
+                            *total = if s == 0 { *x } else { *total + x };
+                        }
+                    }
+                    for (o, x) in out.iter_mut().zip(total) {
+                        *o = T::down(x);
                     }
                 }
-                for (o, x) in out.iter_mut().zip(total) {
-                    *o = T::down(x);
-                }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cpu::{self, Scratch, math};
 use crate::error::{Result, TensorError, shape_error};
 use crate::params::ParamId;
 use crate::tape::{Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Elem, Tensor};
 
 use super::{linear_logprobs, scale, weighted_sum};
 
@@ -78,14 +78,34 @@ pub fn linear_cross_entropy(
     let mut dh = Tensor::uninit(&[n, d], h.value().dtype());
     let mut dw = wants.then(|| Tensor::uninit(&[vocab, d], DType::F32));
     let mut z = Scratch::new(rows.min(n) * vocab);
+    let mut narrow = Scratch::halves(if h.value().dtype() == DType::Bf16 { rows.min(n) * vocab } else { 0 });
     for i0 in (0..n).step_by(rows) {
         let count = (n - i0).min(rows);
         let (z, block) = (&mut z[..count * vocab], hm.row_range(i0, count));
         gemm(Out::F32(z), block, wm.t(), Epilogue::SET);
-        cpu::par_zip_rows(&mut logprob[i0..i0 + count], z, vocab, |r, lp, z| {
-            *lp = softmax_gradient(z, targets[i0 + r] as usize, weights[i0 + r]);
-        });
-        let dz = Mat::f32(z, count, vocab);
+        cpu::par_zip_rows(
+            &mut logprob[i0..i0 + count],
+            z,
+            vocab,
+            #[inline(always)]
+            |r, lp, z| {
+                *lp = softmax_gradient(z, targets[i0 + r] as usize, weights[i0 + r]);
+            },
+        );
+        // What is multiplied with bf16 is rounded to it, as every other gradient of a bf16 pass is.
+        let dz = match h.value().dtype() {
+            DType::F32 => Mat::f32(z, count, vocab),
+            DType::Bf16 => {
+                let narrow = &mut narrow.halves_mut()[..count * vocab];
+                cpu::par_map(
+                    narrow,
+                    z,
+                    #[inline(always)]
+                    |z| Elem::down(z),
+                );
+                Mat::bf16(narrow, count, vocab)
+            }
+        };
         if slot.is_some() {
             gemm(Out::rows_of(&mut dh, i0, count), dz, wm, Epilogue::SET);
         }

@@ -28,7 +28,7 @@ pub fn embedding(tape: &mut Tape<'_>, table: ParamId, ids: &[u32]) -> Result<Var
     let mut y = Tensor::uninit(&[ids.len(), d], params.compute_dtype());
     by_dtype!(weight.dtype(), W => by_dtype!(y.dtype(), Y => {
         let w = weight.slice::<W>();
-        cpu::par_rows(y.fresh::<Y>(), d, |first, rows| {
+        cpu::par_rows(y.fresh::<Y>(), d, #[inline(always)] |first, rows| {
             for (row, &id) in rows.chunks_exact_mut(d).zip(&ids[first..]) {
                 for (o, x) in row.iter_mut().zip(&w[id as usize * d..][..d]) {
                     *o = Y::down(x.up());

@@ -40,15 +40,19 @@ pub fn layer_norm(
     let (x, mut y) = (x.value(), Tensor::uninit(x.shape(), x.value().dtype()));
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, |first, rows| {
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
             for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
                 let (mean, r) = moments(x, eps);
-                for i in 0..d {
-                    row[i] = T::down((x[i].up() - mean) * r * w[i]);
-                }
-                if let Some(b) = b {
-                    for i in 0..d {
-                        row[i] = T::down((x[i].up() - mean) * r * w[i] + b[i]);
+                match b {
+                    None => {
+                        for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
+                            *y = T::down((x.up() - mean) * r * w);
+                        }
+                    }
+                    Some(b) => {
+                        for (((y, x), w), b) in row.iter_mut().zip(x).zip(w).zip(b) {
+                            *y = T::down((x.up() - mean) * r * w + b);
+                        }
                     }
                 }
             }
@@ -63,16 +67,18 @@ pub fn layer_norm(
         let mut sums = cpu::Scratch::zeroed(2 * d);
         by_dtype!(x.dtype(), T => {
             let (x, dy) = (x.slice::<T>(), dy.slice::<T>());
-            cpu::par_rows_and_sum(dx.fresh::<T>(), d, &mut sums, |first, rows, sums| {
+            cpu::par_rows_and_sum(dx.fresh::<T>(), d, &mut sums, #[inline(always)] |first, rows, sums| {
                 let (dw, db) = sums.split_at_mut(d);
                 let at = first * d;
                 for ((dx, x), dy) in rows.chunks_exact_mut(d).zip(x[at..].chunks_exact(d)).zip(dy[at..].chunks_exact(d)) {
                     let (mean, r) = moments(x, eps);
-                    let h = |i: usize| (x[i].up() - mean) * r;
-                    let g_mean = math::lanes_sum(d, #[inline(always)] |i| w[i] * dy[i].up()) / d as f32;
-                    let gh_mean = math::lanes_sum(d, #[inline(always)] |i| w[i] * dy[i].up() * h(i)) / d as f32;
+                    let g_mean = math::sum_of(w, dy, x, #[inline(always)] |w, dy, _| w * dy.up()) / d as f32;
+                    let gh_mean =
+                        math::sum_of(w, dy, x, #[inline(always)] |w, dy, x| w * dy.up() * ((x.up() - mean) * r)) / d as f32;
+                    let (dx, x, dy, w) = (&mut dx[..d], &x[..d], &dy[..d], &w[..d]);
+                    let (dw, db) = (&mut dw[..d], &mut db[..d]);
                     for i in 0..d {
-                        let (h, dy) = (h(i), dy[i].up());
+                        let (h, dy) = ((x[i].up() - mean) * r, dy[i].up());
                         dx[i] = T::down(r * (w[i] * dy - g_mean - h * gh_mean));
                         dw[i] += dy * h;
                         db[i] += dy;
@@ -94,15 +100,19 @@ pub fn layer_norm(
 #[inline(always)]
 fn moments<T: Elem>(x: &[T], eps: f32) -> (f32, f32) {
     let d = x.len();
-    let mean = math::lanes_sum(
-        d,
+    let mean = math::sum_of(
+        x,
+        x,
+        x,
         #[inline(always)]
-        |i| x[i].up(),
+        |x, _, _| x.up(),
     ) / d as f32;
-    let var = math::lanes_sum(
-        d,
+    let var = math::sum_of(
+        x,
+        x,
+        x,
         #[inline(always)]
-        |i| (x[i].up() - mean) * (x[i].up() - mean),
+        |x, _, _| (x.up() - mean) * (x.up() - mean),
     ) / d as f32;
     (mean, 1.0 / (var + eps).sqrt())
 }

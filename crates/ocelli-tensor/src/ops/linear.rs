@@ -235,7 +235,7 @@ fn backward(
 pub(super) fn bias_grad(back: &mut Back<'_, '_>, bias: ParamId, dy: &Tensor, out: usize) {
     let g = back.grads.accumulate_zeroed(bias, &[out]);
     by_dtype!(dy.dtype(), T => {
-        cpu::par_sum_rows(dy.slice::<T>(), out, g, |_, rows, sums| {
+        cpu::par_sum_rows(dy.slice::<T>(), out, g, #[inline(always)] |_, rows, sums| {
             for row in rows.chunks_exact(out) {
                 for (s, v) in sums.iter_mut().zip(row) {
                     *s += v.up();

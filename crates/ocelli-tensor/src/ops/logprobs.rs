@@ -15,7 +15,7 @@ use crate::cpu::pack::Mat;
 use crate::cpu::{self, Scratch, math};
 use crate::error::{Result, TensorError, shape_error};
 use crate::tape::{Back, Slot, Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Elem, Tensor};
 
 use super::Linear;
 
@@ -82,7 +82,13 @@ pub fn linear_logprobs(
         let rows = (n - i0).min(ROWS);
         let mut stats: Vec<RowStats> = vec![RowStats::EMPTY; rows];
         call.slabs(h, w, (i0, rows), |v0, width, z| {
-            cpu::par_zip_rows(&mut stats, z, width, |r, s, z| s.fold(z, call.target_in(i0 + r, v0, width)));
+            cpu::par_zip_rows(
+                &mut stats,
+                z,
+                width,
+                #[inline(always)]
+                |r, s, z| s.fold(z, call.target_in(i0 + r, v0, width)),
+            );
         });
         for (r, s) in stats.iter().enumerate() {
             let log_l = s.l.ln();
@@ -213,23 +219,48 @@ impl Call {
         for i0 in (0..n).step_by(ROWS) {
             let rows = (n - i0).min(ROWS);
             self.slabs(h, w, (i0, rows), |v0, width, z| {
-                cpu::par_rows(z, width, |first, z| {
-                    for (r, z) in z.chunks_exact_mut(width).enumerate() {
-                        let i = i0 + first + r;
-                        let (lse, entropy, dlp, dent) = (lse[i], entropy[i], dlp[i], dent[i]);
-                        for z in z.iter_mut() {
-                            let logp = *z - lse;
-                            let p = math::exp(logp);
-                            // A probability of zero has no weight, however far its logarithm is.
-                            let logp = if p > 0.0 { logp } else { 0.0 };
-                            *z = -p * (dlp + dent * (logp + entropy));
+                cpu::par_rows(
+                    z,
+                    width,
+                    #[inline(always)]
+                    |first, z| {
+                        for (r, z) in z.chunks_exact_mut(width).enumerate() {
+                            let i = i0 + first + r;
+                            let (lse, entropy, dlp, dent) = (lse[i], entropy[i], dlp[i], dent[i]);
+                            if dent == 0.0 {
+                                for z in z.iter_mut() {
+                                    *z = -math::exp_negative(*z - lse) * dlp;
+                                }
+                            } else {
+                                for z in z.iter_mut() {
+                                    let logp = *z - lse;
+                                    let p = math::exp_negative(logp);
+                                    // A probability of zero has no weight, however far its logarithm is.
+                                    let logp = if p > 0.0 { logp } else { 0.0 };
+                                    *z = -p * (dlp + dent * (logp + entropy));
+                                }
+                            }
+                            if let Some(t) = self.target_in(i, v0, width) {
+                                z[t] += dlp;
+                            }
                         }
-                        if let Some(t) = self.target_in(i, v0, width) {
-                            z[t] += dlp;
-                        }
+                    },
+                );
+                // What is multiplied with bf16 is rounded to it, as every other gradient of a bf16 pass is.
+                let mut narrow = Scratch::halves(if h.dtype() == DType::Bf16 { rows * width } else { 0 });
+                let dz = match h.dtype() {
+                    DType::F32 => Mat::f32(z, rows, width),
+                    DType::Bf16 => {
+                        let narrow = &mut narrow.halves_mut()[..rows * width];
+                        cpu::par_map(
+                            narrow,
+                            z,
+                            #[inline(always)]
+                            |z| Elem::down(z),
+                        );
+                        Mat::bf16(narrow, rows, width)
                     }
-                });
-                let dz = Mat::f32(z, rows, width);
+                };
                 if slot.is_some() {
                     let part = &mut dh.fresh::<f32>()[i0 * d..(i0 + rows) * d];
                     let e = Epilogue { alpha: self.inv_t, ..Epilogue::add_if(v0 > 0) };
@@ -244,13 +275,19 @@ impl Call {
                 if let Some(bias) = wants_bias {
                     let g = back.grads.accumulate_zeroed(bias, &[self.vocab]);
                     let inv_t = self.inv_t;
-                    cpu::par_sum_rows(z, width, &mut g[v0..v0 + width], |_, rows, sums| {
-                        for row in rows.chunks_exact(width) {
-                            for (s, z) in sums.iter_mut().zip(row) {
-                                *s += z * inv_t;
+                    cpu::par_sum_rows(
+                        z,
+                        width,
+                        &mut g[v0..v0 + width],
+                        #[inline(always)]
+                        |_, rows, sums| {
+                            for row in rows.chunks_exact(width) {
+                                for (s, z) in sums.iter_mut().zip(row) {
+                                    *s += z * inv_t;
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 }
             });
             fresh_weight = false;

@@ -15,7 +15,7 @@ use crate::tensor::{Elem, Tensor, by_dtype};
 
 fn product(x: &Tensor, y: &Tensor) -> Tensor {
     let mut z = x.copied();
-    by_dtype!(x.dtype(), T => cpu::par_zip(z.fresh::<T>(), y.slice::<T>(), |z, y| *z = T::down(z.up() * y.up())));
+    by_dtype!(x.dtype(), T => cpu::par_zip(z.fresh::<T>(), y.slice::<T>(), #[inline(always)] |z, y| *z = T::down(z.up() * y.up())));
     z
 }
 
@@ -39,7 +39,7 @@ pub fn mul(tape: &mut Tape<'_>, x: &Var, y: &Var) -> Result<Var> {
 
 /// `x *= factor` on memory nobody else holds.
 pub(super) fn times(x: &mut Tensor, factor: f32) {
-    by_dtype!(x.dtype(), T => cpu::par_update(x.fresh::<T>(), |x| *x = T::down(x.up() * factor)));
+    by_dtype!(x.dtype(), T => cpu::par_update(x.fresh::<T>(), #[inline(always)] |x| *x = T::down(x.up() * factor)));
 }
 
 /// `factor * x`.
@@ -62,13 +62,18 @@ pub fn scale(tape: &mut Tape<'_>, x: &Var, factor: f32) -> Result<Var> {
 
 /// Multiplies rows by numbers from `f(row)(column)`.
 fn rows_times<T: Elem>(x: &[T], z: &mut [T], d: usize, f: impl Fn(usize, usize) -> f32 + Sync) {
-    cpu::par_rows(z, d, |first, rows| {
-        for (r, (z, x)) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)).enumerate() {
-            for i in 0..d {
-                z[i] = T::down(x[i].up() * f(first + r, i));
+    cpu::par_rows(
+        z,
+        d,
+        #[inline(always)]
+        |first, rows| {
+            for (r, (z, x)) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)).enumerate() {
+                for i in 0..d {
+                    z[i] = T::down(x[i].up() * f(first + r, i));
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// `x * w` for every row of `x` (layer scale).
@@ -95,7 +100,7 @@ pub fn mul_vec(tape: &mut Tape<'_>, x: &Var, w: ParamId) -> Result<Var> {
             let g = back.grads.accumulate_zeroed(w, &[d]);
             by_dtype!(x.dtype(), T => {
                 let dz = dz.slice::<T>();
-                cpu::par_sum_rows(x.slice::<T>(), d, g, |first, rows, sums| {
+                cpu::par_sum_rows(x.slice::<T>(), d, g, #[inline(always)] |first, rows, sums| {
                     for (x, dz) in rows.chunks_exact(d).zip(dz[first * d..].chunks_exact(d)) {
                         for i in 0..d {
                             sums[i] += x[i].up() * dz[i].up();

@@ -30,11 +30,11 @@ pub fn rms_norm(tape: &mut Tape<'_>, x: &Var, weight: ParamId, eps: f32) -> Resu
     let (x, mut y) = (x.value(), Tensor::uninit(x.shape(), x.value().dtype()));
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, |first, rows| {
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
             for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
                 let r = inverse_rms(x, eps);
-                for i in 0..d {
-                    row[i] = T::down(x[i].up() * r * w[i]);
+                for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
+                    *y = T::down(x.up() * r * w);
                 }
             }
         });
@@ -48,12 +48,13 @@ pub fn rms_norm(tape: &mut Tape<'_>, x: &Var, weight: ParamId, eps: f32) -> Resu
         let mut dw = cpu::Scratch::zeroed(d);
         by_dtype!(x.dtype(), T => {
             let (x, dy) = (x.slice::<T>(), dy.slice::<T>());
-            cpu::par_rows_and_sum(dx.fresh::<T>(), d, &mut dw, |first, rows, dw| {
+            cpu::par_rows_and_sum(dx.fresh::<T>(), d, &mut dw, #[inline(always)] |first, rows, dw| {
                 let at = first * d;
                 for ((dx, x), dy) in rows.chunks_exact_mut(d).zip(x[at..].chunks_exact(d)).zip(dy[at..].chunks_exact(d)) {
                     let r = inverse_rms(x, eps);
-                    let dot = math::lanes_sum(d, #[inline(always)] |i| w[i] * dy[i].up() * x[i].up());
+                    let dot = math::sum_of(w, dy, x, #[inline(always)] |w, dy, x| w * dy.up() * x.up());
                     let c = r * r * dot / d as f32;
+                    let (dx, x, dy, w, dw) = (&mut dx[..d], &x[..d], &dy[..d], &w[..d], &mut dw[..d]);
                     for i in 0..d {
                         let (x, dy) = (x[i].up(), dy[i].up());
                         dx[i] = T::down(r * (w[i] * dy - x * c));

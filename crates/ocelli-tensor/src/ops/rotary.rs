@@ -93,7 +93,11 @@ impl RotaryTable {
     pub fn scaled(mut self, factor: f32) -> RotaryTable {
         for t in [&mut self.cos, &mut self.sin] {
             let mut copy = t.copied();
-            cpu::par_update(copy.fresh::<f32>(), |x| *x *= factor);
+            cpu::par_update(
+                copy.fresh::<f32>(),
+                #[inline(always)]
+                |x| *x *= factor,
+            );
             *t = copy;
         }
         self
@@ -133,7 +137,7 @@ fn rotate(x: &Tensor, d: usize, table: &RotaryTable, sign: f32) -> Tensor {
     let mut y = Tensor::uninit(x.shape(), x.dtype());
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), width, |first, out| {
+        cpu::par_rows(y.fresh::<T>(), width, #[inline(always)] |first, out| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let row = first + i;
                 let (c, s) = (&cos[row * pairs..][..pairs], &sin[row * pairs..][..pairs]);

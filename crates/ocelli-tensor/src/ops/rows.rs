@@ -73,7 +73,7 @@ fn gathered(x: &Tensor, d: usize, idx: &[usize]) -> Tensor {
     let mut y = Tensor::uninit(&[idx.len(), d], x.dtype());
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, |first, rows| {
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
             for (row, &i) in rows.chunks_exact_mut(d).zip(&idx[first..]) {
                 row.copy_from_slice(&x[i * d..(i + 1) * d]);
             }
@@ -211,7 +211,7 @@ pub fn split_cols(tape: &mut Tape<'_>, x: &Var, widths: &[usize]) -> Result<Vec<
         let mut y = Tensor::uninit(&[n, w], x.dtype());
         by_dtype!(x.dtype(), T => {
             let x = x.slice::<T>();
-            cpu::par_rows(y.fresh::<T>(), w, |first, rows| {
+            cpu::par_rows(y.fresh::<T>(), w, #[inline(always)] |first, rows| {
                 for (i, row) in rows.chunks_exact_mut(w).enumerate() {
                     row.copy_from_slice(&x[(first + i) * d + at..][..w]);
                 }
@@ -228,7 +228,7 @@ pub fn split_cols(tape: &mut Tape<'_>, x: &Var, widths: &[usize]) -> Result<Vec<
             for ((dy, &w), &at) in dys.iter().zip(&widths).zip(&starts) {
                 let Some(dy) = dy else { continue };
                 let dy = dy.slice::<T>();
-                cpu::par_rows(dx, d, |first, rows| {
+                cpu::par_rows(dx, d, #[inline(always)] |first, rows| {
                     for (i, row) in rows.chunks_exact_mut(d).enumerate() {
                         row[at..at + w].copy_from_slice(&dy[(first + i) * w..][..w]);
                     }
@@ -268,7 +268,7 @@ pub fn mix_rows(tape: &mut Tape<'_>, x: &Var, mix: &RowMix) -> Result<Var> {
     let mut y = Tensor::uninit(&[mix.idx.len() / taps, d], x.dtype());
     by_dtype!(x.dtype(), T => {
         let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, |first, rows| {
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
             for (i, row) in rows.chunks_exact_mut(d).enumerate() {
                 let at = (first + i) * taps;
                 for (c, o) in row.iter_mut().enumerate() {

@@ -28,7 +28,7 @@ pub fn swiglu(tape: &mut Tape<'_>, gate: &Var, up: &Var) -> Result<Var> {
     let mut y = Tensor::uninit(g.shape(), g.dtype());
     by_dtype!(g.dtype(), T => {
         let (g, u) = (g.slice::<T>(), u.slice::<T>());
-        cpu::par_rows(y.fresh::<T>(), 1, |first, y| {
+        cpu::par_rows(y.fresh::<T>(), 1, #[inline(always)] |first, y| {
             for ((y, g), u) in y.iter_mut().zip(&g[first..]).zip(&u[first..]) {
                 let g = g.up();
                 *y = T::down(g * math::sigmoid(g) * u.up());
