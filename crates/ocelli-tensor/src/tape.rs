@@ -28,17 +28,51 @@ pub(crate) struct Slot {
     index: usize,
 }
 
+/// Computes a value again from what its operation keeps for its own backward pass, the same bits.
+#[derive(Clone)]
+pub(crate) struct Recipe(Arc<dyn Fn() -> Tensor + Send + Sync>);
+
+impl Recipe {
+    pub(crate) fn new(make: impl Fn() -> Tensor + Send + Sync + 'static) -> Recipe {
+        Recipe(Arc::new(make))
+    }
+}
+
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recipe")
+    }
+}
+
+/// A value that a backward pass needs: itself, or, where that costs only a pass over its inputs (norms, activations), how to
+/// make it again. A quarter to a third of a block's activations are of this kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    Value(Tensor),
+    Again(Recipe),
+}
+
+impl Kept {
+    pub(crate) fn get(&self) -> Tensor {
+        match self {
+            Kept::Value(t) => t.clone(),
+            Kept::Again(recipe) => recipe.0(),
+        }
+    }
+}
+
 /// A value in a computation: a tensor, and where its gradient goes (nowhere, for constants). Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Var {
     value: Tensor,
     slot: Option<Slot>,
+    recipe: Option<Recipe>,
 }
 
 impl Var {
     /// A value no gradient flows to. Needs no tape.
     pub fn constant(value: Tensor) -> Var {
-        Var { value, slot: None }
+        Var { value, slot: None, recipe: None }
     }
 
     /// The number(s).
@@ -71,7 +105,20 @@ impl Var {
     /// # Errors
     /// The number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Var> {
-        Ok(Var { value: self.value.reshape(shape)?, slot: self.slot })
+        Ok(Var { value: self.value.reshape(shape)?, slot: self.slot, recipe: None })
+    }
+
+    /// The same variable, whose value can be made again.
+    pub(crate) fn with_recipe(self, recipe: Recipe) -> Var {
+        Var { recipe: Some(recipe), ..self }
+    }
+
+    /// What to keep of it for a backward pass.
+    pub(crate) fn keep(&self) -> Kept {
+        match &self.recipe {
+            Some(recipe) => Kept::Again(recipe.clone()),
+            None => Kept::Value(self.value.clone()),
+        }
     }
 }
 
@@ -238,7 +285,7 @@ impl<'p> Tape<'p> {
             return Var::constant(value);
         }
         let slot = self.new_slots(1);
-        Var { value, slot: Some(slot) }
+        Var { value, slot: Some(slot), recipe: None }
     }
 
     /// A parameter as a variable, for operations between variables; its gradient goes to [`Grads`].
@@ -375,7 +422,7 @@ impl<'p> Tape<'p> {
             None => Ok(()),
         });
         self.nodes.push(Node { first: slot.index, shapes: vec![value.shape().into()], backward });
-        Var { value, slot: Some(slot) }
+        Var { value, slot: Some(slot), recipe: None }
     }
 
     /// Records an operation with several outputs.
@@ -390,7 +437,7 @@ impl<'p> Tape<'p> {
         values
             .into_iter()
             .enumerate()
-            .map(|(i, value)| Var { value, slot: Some(Slot { index: slot.index + i, ..slot }) })
+            .map(|(i, value)| Var { value, slot: Some(Slot { index: slot.index + i, ..slot }), recipe: None })
             .collect()
     }
 }

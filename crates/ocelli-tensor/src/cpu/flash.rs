@@ -5,8 +5,11 @@
 //! "FlashAttention", algorithm 1). Nothing of size queries x keys is kept: the backward pass recomputes a block of probabilities from the
 //! saved log-sum-exp (Dao 2023, algorithm 2).
 
-use super::tile::{ADD, Left, PANEL, SET, tile};
+use half::bf16;
+
+use super::tile::{ADD, Lanes, Left, PANEL, Store, tile};
 use super::{Isa, Scratch, math, vectorize};
+use crate::tensor::Elem;
 
 /// Keys per block (a multiple of 16).
 pub(crate) const KEYS: usize = 64;
@@ -15,16 +18,59 @@ pub(crate) const QUERIES: usize = 48;
 /// Queries per block where only some of the keys are visible: on the diagonal, large blocks would compute mostly what is masked.
 const QUERIES_MASKED: usize = 12;
 
+/// How a block's operands are held: in `f32`, or, where the processor multiplies bf16, in pairs along the depth of each product.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) isa: Isa,
+    pub(crate) lanes: Lanes,
+    /// Factor on the scores that is not in the queries yet.
+    pub(crate) scale: f32,
+}
+
+impl Form {
+    /// `f32`, the queries scaled.
+    pub(crate) fn single(isa: Isa) -> Form {
+        Form { isa, lanes: Lanes::Single, scale: 1.0 }
+    }
+
+    /// Columns of a panel of keys.
+    pub(crate) fn panel(self) -> usize {
+        match self.lanes {
+            Lanes::Single => PANEL,
+            Lanes::Pairs => 2 * PANEL,
+        }
+    }
+
+    /// Lanes that `n` elements along the depth take.
+    pub(crate) fn depth(self, n: usize) -> usize {
+        n.div_ceil(self.lanes.elements())
+    }
+
+    fn tile(
+        self,
+        size: (usize, usize, usize),
+        a: Left<'_>,
+        b: (&[f32], usize),
+        c: (&mut [f32], usize),
+        store: Store,
+    ) {
+        tile((self.isa, self.lanes), size, a, b, c, store);
+    }
+}
+
 /// Running softmax of `rows` queries.
 pub(crate) struct Online {
     pub(crate) o: Scratch,
     pub(crate) m: Vec<f32>,
     pub(crate) l: Vec<f32>,
     scores: Scratch,
+    /// The probabilities of a block as bf16.
+    narrow: Scratch,
     d: usize,
 }
 
-/// A block of at most [`KEYS`] keys: scores come from panels of 16 keys `[ceil(count/16)][d][16]`, values from rows `[count][d]`.
+/// A block of at most [`KEYS`] keys: scores come from panels of 16 keys `[ceil(count/16)][d][16]`, values from rows `[count][d]`. In pairs:
+/// panels `[ceil(count/32)][d/2][32]`, rows `[ceil(count/2)][d]`.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyBlock<'a> {
     pub(crate) panels: &'a [f32],
@@ -39,14 +85,22 @@ impl Online {
             m: vec![f32::NEG_INFINITY; rows],
             l: vec![0.0; rows],
             scores: Scratch::new(rows.min(QUERIES) * KEYS),
+            narrow: Scratch::new(rows.min(QUERIES) * KEYS / 2),
             d,
         }
     }
 
-    /// Folds one block of keys into all rows. `q` is `[rows][d]`, already scaled; row `i` sees the first `visible(i)` keys of the
-    /// block, which must not decrease with `i`.
-    pub(crate) fn step(&mut self, isa: Isa, q: &[f32], keys: KeyBlock<'_>, visible: impl Fn(usize) -> usize) {
+    /// Folds one block of keys into all rows. `q` is `[rows][d]`; row `i` sees the first `visible(i)` keys of the block, which must not
+    /// decrease with `i`.
+    pub(crate) fn step(
+        &mut self,
+        form: Form,
+        q: &[f32],
+        keys: KeyBlock<'_>,
+        visible: impl Fn(usize) -> usize,
+    ) {
         let (d, rows) = (self.d, self.m.len());
+        let deep = form.depth(d);
         let visible = |i: usize| visible(i).min(keys.count);
         let mut first = 0;
         while first < rows {
@@ -54,13 +108,19 @@ impl Online {
             let n = (rows - first).min(if whole { QUERIES } else { QUERIES_MASKED });
             let count = visible(first + n - 1);
             if count > 0 {
-                let q = Left { data: &q[first * d..(first + n) * d], rs: d, cs: 1 };
-                scores(isa, (n, count, d), q, keys.panels, &mut self.scores);
+                let q = Left { data: &q[first * deep..(first + n) * deep], rs: deep, cs: 1 };
+                scores(form, (n, count, deep), q, keys.panels, &mut self.scores);
                 let state = (&mut self.m[first..first + n], &mut self.l[first..first + n]);
                 let o = &mut self.o[first * d..(first + n) * d];
                 fold(&mut self.scores, state, (o, d), count, |i| visible(first + i));
-                let p = Left { data: &self.scores, rs: KEYS, cs: 1 };
-                tile(isa, (n, d, count), p, (keys.values, d), (o, d), ADD);
+                let p = match form.lanes {
+                    Lanes::Single => Left { data: &self.scores, rs: KEYS, cs: 1 },
+                    Lanes::Pairs => {
+                        narrow(&self.scores, n, count, &mut self.narrow);
+                        Left { data: &self.narrow, rs: KEYS / 2, cs: 1 }
+                    }
+                };
+                form.tile((n, d, form.depth(count)), p, (keys.values, d), (o, d), ADD);
             }
             first += n;
         }
@@ -98,18 +158,56 @@ impl Online {
     }
 }
 
-/// `s[n][count] = q[n][d] k[count][d]^T`, rows [`KEYS`] apart.
+/// `s[n][count] = scale q[n][d] k[count][d]^T`, rows [`KEYS`] apart; `deep` lanes hold the `d` elements.
 pub(crate) fn scores(
-    isa: Isa,
-    (n, count, d): (usize, usize, usize),
+    form: Form,
+    (n, count, deep): (usize, usize, usize),
     q: Left<'_>,
     panels: &[f32],
     s: &mut [f32],
 ) {
-    for (panel, j) in (0..count).step_by(PANEL).enumerate() {
-        let b = &panels[panel * d * PANEL..(panel + 1) * d * PANEL];
-        tile(isa, (n, PANEL, d), q, (b, PANEL), (&mut s[j..], KEYS), SET);
+    let width = form.panel();
+    let store = Store { alpha: form.scale, accumulate: false };
+    for (panel, j) in (0..count).step_by(width).enumerate() {
+        let b = &panels[panel * deep * width..(panel + 1) * deep * width];
+        form.tile((n, width, deep), q, (b, width), (&mut s[j..], KEYS), store);
     }
+}
+
+/// Rounds `rows` rows of `count` elements, [`KEYS`] apart, to bf16, as far apart; a last lone one gets a zero beside it.
+pub(crate) fn narrow(p: &[f32], rows: usize, count: usize, out: &mut Scratch) {
+    let width = count.next_multiple_of(PANEL);
+    let out = out.halves_mut();
+    vectorize(
+        #[inline(always)]
+        || {
+            for (p, out) in p.chunks_exact(KEYS).zip(out.chunks_exact_mut(KEYS)).take(rows) {
+                for (o, p) in out[..width].iter_mut().zip(&p[..width]) {
+                    *o = bf16::down(*p);
+                }
+            }
+        },
+    );
+}
+
+/// Rounds rows as [`narrow`] does and puts two neighbouring ones into one row of pairs: `out[r * KEYS + j]` holds `p[2 r][j]` and `p[2 r + 1][j]`.
+pub(crate) fn narrow_pairs(p: &[f32], rows: usize, count: usize, out: &mut Scratch) {
+    let width = count.next_multiple_of(PANEL);
+    let out = out.lanes_mut();
+    let zeros = [0.0f32; KEYS];
+    vectorize(
+        #[inline(always)]
+        || {
+            for (r, out) in out.chunks_exact_mut(KEYS).take(rows.div_ceil(2)).enumerate() {
+                let first = &p[2 * r * KEYS..][..width];
+                let second =
+                    if 2 * r + 1 < rows { &p[(2 * r + 1) * KEYS..][..width] } else { &zeros[..width] };
+                for ((o, a), b) in out[..width].iter_mut().zip(first).zip(second) {
+                    *o = u32::from(bf16::down(*a).to_bits()) | u32::from(bf16::down(*b).to_bits()) << 16;
+                }
+            }
+        },
+    );
 }
 
 /// Turns scores into probabilities relative to the new maximum, rescaling what was there.
@@ -195,13 +293,15 @@ pub(crate) fn probabilities_and_score_grads(
     );
 }
 
-/// `c[m][d] += a^T b` for a block `a[k][m]` with rows [`KEYS`] apart and `b[k][d]`.
+/// `c[m][d] += scale a^T b` for a block `a[k][m]` with rows [`KEYS`] apart and `b[k][d]`, both in pairs along `k` if the form is.
 pub(crate) fn add_transposed(
-    isa: Isa,
+    form: Form,
     (m, d, k): (usize, usize, usize),
     a: &[f32],
     b: &[f32],
     c: &mut [f32],
+    scale: f32,
 ) {
-    tile(isa, (m, d, k), Left { data: a, rs: 1, cs: KEYS }, (b, d), (c, d), ADD);
+    let a = Left { data: a, rs: 1, cs: KEYS };
+    form.tile((m, d, form.depth(k)), a, (b, d), (c, d), Store { alpha: scale, accumulate: true });
 }

@@ -15,10 +15,13 @@ use crate::tensor::{DType, Elem, Tensor};
 
 /// Depth of a packed block in lanes: a right panel of it takes 16 KiB (AVX2) or 32 KiB (AVX-512).
 const DEPTH: usize = 256;
-/// Rows of a tile of the result, a multiple of the rows of all register tiles: its packed left block takes 96 KiB of L2.
-const TILE_ROWS: usize = 96;
-/// Columns of a tile of the result. Wide tiles pack the left block less often; with few rows, narrow ones give every core work.
-const TILE_COLS: [usize; 2] = [256, 1024];
+/// Rows and columns of a tile of the result, multiples of all register tiles. In a large one the packed left block takes 96 KiB of L2 and is
+/// packed once for many columns; small results are cut finer, so that every core gets its share.
+const TILES: [(usize, usize); 5] = [(96, 1024), (96, 256), (48, 128), (48, 64), (24, 32)];
+/// Tiles that are enough to keep all cores busy to the end.
+const ENOUGH: usize = 12;
+/// Multiply-adds that are worth a task of their own.
+const TASK: usize = 1 << 18;
 /// Lanes of the right operand packed at a time (16 MiB).
 const SLAB: usize = 4 << 20;
 /// Multiply-adds below which a product stays on one core: handing it out costs as much as some hundred thousand of them.
@@ -110,6 +113,18 @@ pub(super) fn lanes(isa: Isa, a: &Mat<'_>, b: &Mat<'_>) -> Lanes {
     if isa >= Isa::Avx512Bf16 && a.is_bf16() && b.is_bf16() { Lanes::Pairs } else { Lanes::Single }
 }
 
+/// The largest tile that gives enough tasks of enough work. Depends on the shape alone, and no sum depends on it.
+fn tile_size(m: usize, n: usize, k: usize) -> (usize, usize) {
+    let mut size = TILES[0];
+    for next in TILES {
+        if m.div_ceil(size.0) * n.div_ceil(size.1) >= ENOUGH || next.0 * next.1 * k < TASK {
+            break;
+        }
+        size = next;
+    }
+    size
+}
+
 /// Columns `j0..j0 + n` of the result.
 fn slab<T: Elem>(
     (isa, lanes): (Isa, Lanes),
@@ -127,13 +142,12 @@ fn slab<T: Elem>(
     pack::right(nr, lanes, b, DEPTH, packed.lanes_mut());
     let packed = &*packed;
     let c = Shared::new(c);
-    let row_tiles = m.div_ceil(TILE_ROWS);
-    let tile_cols = TILE_COLS[usize::from(row_tiles >= 8)];
-    let col_tiles = n.div_ceil(tile_cols);
+    let (tile_rows, tile_cols) = tile_size(m, n, k);
+    let (row_tiles, col_tiles) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
     let compute = |t: usize| {
         // Consecutive tasks share columns of B: its block stays in the cache while rows of A stream by.
-        let (i0, jt) = ((t % row_tiles) * TILE_ROWS, (t / row_tiles) * tile_cols);
-        let (rows, cols) = ((m - i0).min(TILE_ROWS), (n - jt).min(tile_cols));
+        let (i0, jt) = ((t % row_tiles) * tile_rows, (t / row_tiles) * tile_cols);
+        let (rows, cols) = ((m - i0).min(tile_rows), (n - jt).min(tile_cols));
         let row = |i: usize| {
             #[allow(unsafe_code)]
             // SAFETY: tasks own disjoint tiles of C, and only one row is borrowed at a time.
@@ -165,7 +179,7 @@ fn slab<T: Elem>(
                     unsafe {
                         // The left panels of a whole tile together fetch the next right panel.
                         let next =
-                            panel.as_ptr_range().end.wrapping_add(i / mr * depth * nr * mr / TILE_ROWS);
+                            panel.as_ptr_range().end.wrapping_add(i / mr * depth * nr * mr / tile_rows);
                         let operands = (left.as_ptr(), panel.as_ptr(), next);
                         let c = (tile.add(i * ld + j), ld);
                         panels((isa, lanes), (height, wide, depth), operands, c, store);

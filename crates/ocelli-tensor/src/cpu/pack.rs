@@ -229,11 +229,14 @@ pub(crate) fn right(n: usize, lanes: Lanes, b: Mat<'_>, depth: usize, out: &mut 
     }
 }
 
-/// Packs one right panel of [`PANEL`] columns in `f32`: rows `p0..p0 + k`, columns from `j0` on.
-pub(crate) fn right_panel(b: Mat<'_>, (p0, k): (usize, usize), j0: usize, out: &mut [f32]) {
-    let out = &mut bytemuck::cast_slice_mut(out)[..k * PANEL];
-    let cols = (j0, (b.cols - j0).min(PANEL));
-    by_lane!(Lanes::Single, b.data, L, d => lines::<L, PANEL>(d, (b.cs, b.rs), cols, (p0, k), out));
+/// Packs all of a small `b` into right panels, each through the whole depth: `[ceil(cols / n)][lanes of rows][n]`, where `n` is [`PANEL`] for single
+/// lanes and twice that for pairs.
+pub(crate) fn right_panels(lanes: Lanes, b: Mat<'_>, out: &mut [u32]) {
+    let (cols, depth) = ((0, b.cols), (0, b.rows));
+    by_lane!(lanes, b.data, L, d => match lanes {
+        Lanes::Single => lines::<L, PANEL>(d, (b.cs, b.rs), cols, depth, out),
+        Lanes::Pairs => lines::<L, { 2 * PANEL }>(d, (b.cs, b.rs), cols, depth, out),
+    });
 }
 
 /// Panels of `N` lines each: `out[panel][p][i]` is the lane at depth `p` of line `i0 + panel * N + i`, where element `e` of a line `l` is

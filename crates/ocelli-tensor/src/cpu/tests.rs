@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::gemm::{Epilogue, Out, gemm_with};
 use super::pack::{Data, Mat};
-use super::tile::{Left, Store, tile};
+use super::tile::{Lanes, Left, Store, tile};
 use super::{Isa, isa, math};
 use crate::tensor::Elem;
 
@@ -99,7 +99,7 @@ proptest! {
         let left = if transposed { Left { data: &a, rs: 1, cs: lda } } else { Left { data: &a, rs: lda, cs: 1 } };
         for isa in all() {
             let mut got = c.clone();
-            tile(isa, (m, n, k), left, (&b, ldb), (&mut got, ldc), Store { alpha: -1.5, accumulate });
+            tile((isa, Lanes::Single), (m, n, k), left, (&b, ldb), (&mut got, ldc), Store { alpha: -1.5, accumulate });
             for (at, (&got, &old)) in got.iter().zip(&c).enumerate() {
                 let (i, j) = (at / ldc, at % ldc);
                 if i >= m || j >= n {

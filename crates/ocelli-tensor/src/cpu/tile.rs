@@ -62,9 +62,9 @@ pub(crate) struct Store {
 pub(crate) const SET: Store = Store { alpha: 1.0, accumulate: false };
 pub(crate) const ADD: Store = Store { alpha: 1.0, accumulate: true };
 
-/// `C (+)= alpha * A B` with `B` row-major (`ldb` between rows) and `C` row-major (`ldc`).
+/// `C (+)= alpha * A B` with `B` row-major (`ldb` between rows) and `C` row-major (`ldc`). Strides and the depth `k` count lanes.
 pub(crate) fn tile(
-    isa: Isa,
+    (isa, lanes): (Isa, Lanes),
     (m, n, k): (usize, usize, usize),
     a: Left<'_>,
     (b, ldb): (&[f32], usize),
@@ -83,7 +83,7 @@ pub(crate) fn tile(
     // SAFETY: the assertions above put every element the tile touches inside its slice.
     unsafe {
         tile_raw(
-            isa,
+            (isa, lanes),
             (m, n, k),
             (a.data.as_ptr(), a.rs, a.cs),
             (b.as_ptr(), ldb),
@@ -96,16 +96,17 @@ pub(crate) fn tile(
 /// [`tile`] without bounds: for callers whose `C` is a part of an array others write other parts of.
 ///
 /// # Safety
-/// All elements of `A` and `B` are readable, all elements of `C` are writable and touched by nobody else; `isa` is present.
+/// All lanes of `A` and `B` are readable, all elements of `C` are writable and touched by nobody else; `isa` is present and can read `lanes`.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn tile_raw(
-    isa: Isa,
+    (isa, lanes): (Isa, Lanes),
     (m, n, k): (usize, usize, usize),
     (a, rs, cs): (*const f32, usize, usize),
     (b, ldb): (*const f32, usize),
     (c, ldc): (*mut f32, usize),
     store: Store,
 ) {
+    debug_assert!(lanes == Lanes::Single || isa >= Isa::Avx512Bf16);
     let (rows, cols) = match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Bf16 => (super::avx512::STRIDED_ROWS, super::avx512::STRIDED_COLS),
@@ -123,7 +124,7 @@ pub(crate) unsafe fn tile_raw(
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::strided(
-                        Lanes::Single,
+                        lanes,
                         (height, width, k),
                         (a, rs, cs),
                         (b, ldb),
@@ -170,9 +171,9 @@ pub(crate) unsafe fn panels(
         }
         _ => {}
     }
-    let _ = (next, lanes);
+    let _ = next;
     // SAFETY: forwarded: panels are operands with these strides.
-    unsafe { tile_raw(isa, (m, n, depth), (a, 1, MR), (b, NR), (c, ldc), store) };
+    unsafe { tile_raw((isa, lanes), (m, n, depth), (a, 1, MR), (b, NR), (c, ldc), store) };
 }
 
 /// The same register tile in plain Rust.

@@ -10,7 +10,7 @@
 
 use crate::cpu::{self, math};
 use crate::error::Result;
-use crate::tape::{Tape, Var};
+use crate::tape::{Recipe, Tape, Var};
 use crate::tensor::{Elem, Tensor, by_dtype};
 
 /// Which activation; the names are those of checkpoints' `hidden_act`.
@@ -62,6 +62,19 @@ impl Activation {
     }
 }
 
+// One loop per activation, so that each vectorises.
+macro_rules! each {
+    ($f:ident, $run:expr) => {
+        match $f {
+            Activation::Silu => $run(Activation::Silu),
+            Activation::Gelu => $run(Activation::Gelu),
+            Activation::GeluTanh => $run(Activation::GeluTanh),
+            Activation::QuickGelu => $run(Activation::QuickGelu),
+            Activation::Relu => $run(Activation::Relu),
+        }
+    };
+}
+
 /// Applies `f` to every element.
 ///
 /// # Errors
@@ -69,26 +82,14 @@ impl Activation {
 pub fn activate(tape: &mut Tape<'_>, x: &Var, f: Activation) -> Result<Var> {
     let slot = tape.tracked("activate", x)?;
     let x = x.value();
-    let mut y = Tensor::uninit(x.shape(), x.dtype());
-    // One loop per activation, so that each vectorises.
-    macro_rules! each {
-        ($f:ident, $run:expr) => {
-            match $f {
-                Activation::Silu => $run(Activation::Silu),
-                Activation::Gelu => $run(Activation::Gelu),
-                Activation::GeluTanh => $run(Activation::GeluTanh),
-                Activation::QuickGelu => $run(Activation::QuickGelu),
-                Activation::Relu => $run(Activation::Relu),
-            }
-        };
-    }
-    by_dtype!(x.dtype(), T => {
-        let (x, y) = (x.slice::<T>(), y.fresh::<T>());
-        each!(f, |f: Activation| cpu::par_map(y, x, #[inline(always)] |x| T::down(f.eval(x.up()).0)));
-    });
+    let y = applied(x, f);
     let Some(slot) = slot else { return Ok(tape.constant(y)) };
     let x = x.clone();
-    Ok(tape.record(y, move |dy, back| {
+    let recipe = {
+        let x = x.clone();
+        Recipe::new(move || applied(&x, f))
+    };
+    let out = tape.record(y, move |dy, back| {
         let mut dx = x.copied();
         by_dtype!(x.dtype(), T => {
             let (dx, dy) = (dx.fresh::<T>(), dy.slice::<T>());
@@ -97,5 +98,15 @@ pub fn activate(tape: &mut Tape<'_>, x: &Var, f: Activation) -> Result<Var> {
             });
         });
         back.add(slot, dx)
-    }))
+    });
+    Ok(out.with_recipe(recipe))
+}
+
+fn applied(x: &Tensor, f: Activation) -> Tensor {
+    let mut y = Tensor::uninit(x.shape(), x.dtype());
+    by_dtype!(x.dtype(), T => {
+        let (x, y) = (x.slice::<T>(), y.fresh::<T>());
+        each!(f, |f: Activation| cpu::par_map(y, x, #[inline(always)] |x| T::down(f.eval(x.up()).0)));
+    });
+    y
 }

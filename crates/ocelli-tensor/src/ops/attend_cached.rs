@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::attention::AttentionSpec;
-use crate::cpu::flash::{KEYS, KeyBlock, Online};
+use crate::cpu::flash::{Form, KEYS, KeyBlock, Online};
 use crate::cpu::{self, Isa, Scratch, Shared};
 use crate::error::{Result, TensorError, shape_error};
 use crate::kv::{KvCache, KvPrefix, KvRun};
@@ -194,7 +194,7 @@ fn attend(
             None => count,
             Some(before) => (before + task.queries[r / group].offset + 1).saturating_sub(from),
         };
-        state.step(isa, query, block, seen);
+        state.step(Form::single(isa), query, block, seen);
     }
     state
 }

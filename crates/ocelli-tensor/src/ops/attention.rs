@@ -13,9 +13,9 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::flash::{self, KEYS, KeyBlock, Online, QUERIES};
+use crate::cpu::flash::{self, Form, KEYS, KeyBlock, Online, QUERIES};
 use crate::cpu::pack::{self, Mat};
-use crate::cpu::tile::{ADD, Left, PANEL, tile};
+use crate::cpu::tile::{ADD, Lanes, Left, PANEL, tile};
 use crate::cpu::{self, Isa, Scratch, Shared};
 use crate::error::{Result, TensorError, shape_error};
 use crate::layout::{Segment, SeqLayout, Span};
@@ -160,21 +160,68 @@ fn head_rows<T: Elem>(
     );
 }
 
-/// Packs keys (or values) of one head into panels of 16, `[ceil(count/16)][d][16]`.
-fn head_panels<T: Elem>(
+/// Copies rows of one head as they are, two elements a lane.
+fn head_halves<T: Elem>(
     x: &[T],
     (first, count): (usize, usize),
     (stride, at, d): (usize, usize, usize),
-    out: &mut [f32],
+    out: &mut Scratch,
+) {
+    let out: &mut [T] = bytemuck::cast_slice_mut(out);
+    for (i, o) in out.chunks_exact_mut(d).take(count).enumerate() {
+        o.copy_from_slice(&x[(first + i) * stride + at..][..d]);
+    }
+}
+
+/// Two neighbouring rows of one head as one row of pairs, `[ceil(count / 2)][d]`; a last lone one has zeros beside it.
+fn head_pairs<T: Elem>(
+    x: &[T],
+    (first, count): (usize, usize),
+    (stride, at, d): (usize, usize, usize),
+    out: &mut Scratch,
+) {
+    let x: &[half::bf16] = bytemuck::cast_slice(x);
+    let row = |i: usize| &x[(first + i) * stride + at..][..d];
+    cpu::vectorize(
+        #[inline(always)]
+        || {
+            for (r, out) in out.lanes_mut().chunks_exact_mut(d).take(count.div_ceil(2)).enumerate() {
+                let first = row(2 * r);
+                if 2 * r + 1 < count {
+                    for ((o, a), b) in out.iter_mut().zip(first).zip(row(2 * r + 1)) {
+                        *o = u32::from(a.to_bits()) | u32::from(b.to_bits()) << 16;
+                    }
+                } else {
+                    out.iter_mut().zip(first).for_each(|(o, a)| *o = u32::from(a.to_bits()));
+                }
+            }
+        },
+    );
+}
+
+/// Packs keys (or values) of one head into panels, `[ceil(count/16)][d][16]` or `[ceil(count/32)][d/2][32]`.
+fn head_panels<T: Elem>(
+    form: Form,
+    x: &[T],
+    (first, count): (usize, usize),
+    (stride, at, d): (usize, usize, usize),
+    out: &mut Scratch,
 ) {
     let rows = &x[first * stride + at..];
     let data = match T::DTYPE {
         crate::DType::F32 => pack::Data::F32(bytemuck::cast_slice(rows)),
         crate::DType::Bf16 => pack::Data::Bf16(bytemuck::cast_slice(rows)),
     };
-    let transposed = Mat { data, rows: d, cols: count, rs: 1, cs: stride };
-    for (panel, out) in out.chunks_exact_mut(d * PANEL).take(count.div_ceil(PANEL)).enumerate() {
-        pack::right_panel(transposed, (0, d), panel * PANEL, out);
+    pack::right_panels(form.lanes, Mat { data, rows: d, cols: count, rs: 1, cs: stride }, out.lanes_mut());
+}
+
+/// bf16 is multiplied as it is where the processor can and heads have whole pairs.
+fn form<T: Elem>(d: usize, scale: f32) -> Form {
+    let isa = cpu::isa();
+    if T::DTYPE == crate::DType::Bf16 && isa >= Isa::Avx512Bf16 && d.is_multiple_of(2) {
+        Form { isa, lanes: Lanes::Pairs, scale }
+    } else {
+        Form::single(isa)
     }
 }
 
@@ -202,11 +249,14 @@ fn forward<T: Elem>(
     // The longest first: late rows of a causal segment see the most keys.
     tasks.reverse();
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    let isa = cpu::isa();
+    let form = form::<T>(d, scale);
     tasks.par_iter().with_max_len(1).for_each(|&(segment, first, count, h)| {
         let (stride, at) = (kv_heads * d, h / (heads / kv_heads) * d);
-        let mut query = Scratch::new(count * d);
-        head_rows(q, (first, count), (heads * d, h * d, d), scale, &mut query);
+        let mut query = Scratch::new(count * form.depth(d));
+        match form.lanes {
+            Lanes::Single => head_rows(q, (first, count), (heads * d, h * d, d), scale, &mut query),
+            Lanes::Pairs => head_halves(q, (first, count), (heads * d, h * d, d), &mut query),
+        }
         let (mut panels, mut values) = (Scratch::new(KEYS * d), Scratch::new(KEYS * d));
         let mut state = Online::new(count, d);
         let offset = first - segment.query.start;
@@ -217,9 +267,12 @@ fn forward<T: Elem>(
                 if seen(count - 1) == 0 {
                     break;
                 }
-                head_panels(k, (from, n), (stride, at, d), &mut panels);
-                head_rows(v, (from, n), (stride, at, d), 1.0, &mut values);
-                state.step(isa, &query, KeyBlock { panels: &panels, values: &values, count: n }, seen);
+                head_panels(form, k, (from, n), (stride, at, d), &mut panels);
+                match form.lanes {
+                    Lanes::Single => head_rows(v, (from, n), (stride, at, d), 1.0, &mut values),
+                    Lanes::Pairs => head_pairs(v, (from, n), (stride, at, d), &mut values),
+                }
+                state.step(form, &query, KeyBlock { panels: &panels, values: &values, count: n }, seen);
             }
         }
         state.normalise();
@@ -275,13 +328,13 @@ fn backward<T: Elem>(
     }
     tasks.sort_by_key(|t| std::cmp::Reverse(t.0));
     let (dq_out, sums_out) = (Shared::new(dq), Shared::new(&mut sums));
-    let isa = cpu::isa();
+    let form = form::<T>(d, dims.scale);
     tasks.par_iter().with_max_len(1).for_each(|&(_, c, kv, split)| {
         let per = group / splits;
         for h in kv * group + split * per..kv * group + (split + 1) * per {
             for &s in &layout.clusters()[c] {
                 segment_backward(
-                    isa,
+                    form,
                     &layout.segments()[s],
                     dims,
                     &x,
@@ -327,7 +380,7 @@ fn backward<T: Elem>(
 
 /// All keys of one segment for query head `h`; `sum(is_v, row)` is where the gradients of a key row are added.
 fn segment_backward<'s, T: Elem>(
-    isa: Isa,
+    form: Form,
     segment: &Segment,
     dims: Dims,
     x: &Inputs<'_, T>,
@@ -340,8 +393,7 @@ fn segment_backward<'s, T: Elem>(
     let (first, n) = (segment.query.start, segment.query.len());
     let (stride, at) = (kv_heads * d, h / (heads / kv_heads) * d);
     let mine = (heads * d, h * d, d);
-    let (mut q, mut dout, mut out) = (Scratch::new(n * d), Scratch::new(n * d), Scratch::new(n * d));
-    head_rows(x.q, (first, n), mine, scale, &mut q);
+    let (mut dout, mut out) = (Scratch::new(n * d), Scratch::new(n * d));
     head_rows(x.dout, (first, n), mine, 1.0, &mut dout);
     head_rows(x.out, (first, n), mine, 1.0, &mut out);
     let lse = &x.lse[h * rows + first..][..n];
@@ -353,16 +405,37 @@ fn segment_backward<'s, T: Elem>(
     // `out` is done with: its memory becomes the gradient of q.
     let mut dq = out;
     dq.fill(0.0);
+    // Left operands of the scores, `[n][deep]`, and right operands of the sums over queries, `[n][d]`: in f32 the same.
+    let (deep, pairs) = (form.depth(d), form.lanes == Lanes::Pairs);
+    let mut q = Scratch::new(n * deep);
+    let halves = |of_f32: usize| Scratch::new(if pairs { of_f32 } else { 0 });
+    let (mut dout_halves, mut q_pairs, mut dout_pairs) =
+        (halves(n * deep), halves(n.div_ceil(2) * d), halves(n.div_ceil(2) * d));
+    if pairs {
+        head_halves(x.q, (first, n), mine, &mut q);
+        head_halves(x.dout, (first, n), mine, &mut dout_halves);
+        head_pairs(x.q, (first, n), mine, &mut q_pairs);
+        head_pairs(x.dout, (first, n), mine, &mut dout_pairs);
+    } else {
+        head_rows(x.q, (first, n), mine, scale, &mut q);
+    }
     let block = || Scratch::new(KEYS * d);
     let (mut k_panels, mut v_panels, mut k_rows, mut dk, mut dv) =
         (block(), block(), block(), block(), block());
     let (mut p, mut dp) = (Scratch::new(QUERIES * KEYS), Scratch::new(QUERIES * KEYS));
+    let (mut p_pairs, mut ds_pairs, mut ds_halves) =
+        (halves(QUERIES / 2 * KEYS), halves(QUERIES / 2 * KEYS), halves(QUERIES * KEYS / 2));
+    // Scores are scaled when they are computed; of their gradient, the other side of the product wants unscaled values.
+    let unscaled = Form { scale: 1.0, ..form };
     for span in &segment.spans {
         for from in span.keys.clone().step_by(KEYS) {
             let count = (span.keys.end - from).min(KEYS);
-            head_panels(x.k, (from, count), (stride, at, d), &mut k_panels);
-            head_panels(x.v, (from, count), (stride, at, d), &mut v_panels);
-            head_rows(x.k, (from, count), (stride, at, d), 1.0, &mut k_rows);
+            head_panels(form, x.k, (from, count), (stride, at, d), &mut k_panels);
+            head_panels(form, x.v, (from, count), (stride, at, d), &mut v_panels);
+            match form.lanes {
+                Lanes::Single => head_rows(x.k, (from, count), (stride, at, d), 1.0, &mut k_rows),
+                Lanes::Pairs => head_pairs(x.k, (from, count), (stride, at, d), &mut k_rows),
+            }
             dk.fill(0.0);
             dv.fill(0.0);
             let mut next = 0;
@@ -375,16 +448,36 @@ fn segment_backward<'s, T: Elem>(
                 if width == 0 {
                     continue;
                 }
-                let part = i * d..(i + m) * d;
-                let (qb, db) = (&q[part.clone()], &dout[part.clone()]);
-                flash::scores(isa, (m, width, d), Left { data: qb, rs: d, cs: 1 }, &k_panels, &mut p);
-                flash::scores(isa, (m, width, d), Left { data: db, rs: d, cs: 1 }, &v_panels, &mut dp);
+                let (part, lanes) = (i * d..(i + m) * d, i * deep..(i + m) * deep);
+                let db = if pairs { &dout_halves[lanes.clone()] } else { &dout[part.clone()] };
+                let qb = &q[lanes];
+                flash::scores(form, (m, width, deep), Left { data: qb, rs: deep, cs: 1 }, &k_panels, &mut p);
+                flash::scores(
+                    unscaled,
+                    (m, width, deep),
+                    Left { data: db, rs: deep, cs: 1 },
+                    &v_panels,
+                    &mut dp,
+                );
                 let saved = (&lse[i..i + m], &delta[i..i + m]);
                 flash::probabilities_and_score_grads((&mut p, &mut dp), saved, width, seen);
-                flash::add_transposed(isa, (width, d, m), &p, db, &mut dv);
-                flash::add_transposed(isa, (width, d, m), &dp, qb, &mut dk);
-                let ds = Left { data: &dp, rs: KEYS, cs: 1 };
-                tile(isa, (m, d, width), ds, (&k_rows, d), (&mut dq[part], d), ADD);
+                let ds = if pairs {
+                    flash::narrow_pairs(&p, m, width, &mut p_pairs);
+                    flash::narrow_pairs(&dp, m, width, &mut ds_pairs);
+                    flash::narrow(&dp, m, width, &mut ds_halves);
+                    // Blocks of queries start at even rows.
+                    let rows = i / 2 * d..(i + m).div_ceil(2) * d;
+                    let (dout, q) = (&dout_pairs[rows.clone()], &q_pairs[rows]);
+                    flash::add_transposed(form, (width, d, m), &p_pairs, dout, &mut dv, 1.0);
+                    flash::add_transposed(form, (width, d, m), &ds_pairs, q, &mut dk, scale);
+                    Left { data: &ds_halves, rs: KEYS / 2, cs: 1 }
+                } else {
+                    flash::add_transposed(form, (width, d, m), &p, db, &mut dv, 1.0);
+                    flash::add_transposed(form, (width, d, m), &dp, qb, &mut dk, 1.0);
+                    Left { data: &dp, rs: KEYS, cs: 1 }
+                };
+                let k = (&k_rows[..], d);
+                tile((form.isa, form.lanes), (m, d, form.depth(width)), ds, k, (&mut dq[part], d), ADD);
             }
             for (is_v, grads) in [(false, &dk), (true, &dv)] {
                 for (j, g) in grads.chunks_exact(d).take(count).enumerate() {

@@ -8,7 +8,7 @@
 use crate::cpu::{self, math};
 use crate::error::{Result, shape_error};
 use crate::params::ParamId;
-use crate::tape::{Tape, Var};
+use crate::tape::{Recipe, Tape, Var};
 use crate::tensor::{Elem, Tensor, by_dtype};
 
 /// Normalises every row of `x`; `weight` and `bias` have the length of a row.
@@ -37,32 +37,18 @@ pub fn layer_norm(
     let slot = tape.tracked("layer_norm", x)?;
     let wants_w = tape.wants(weight)?;
     let wants_b = bias.map_or(Ok(false), |b| tape.wants(b))?;
-    let (x, mut y) = (x.value(), Tensor::uninit(x.shape(), x.value().dtype()));
-    by_dtype!(x.dtype(), T => {
-        let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
-            for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
-                let (mean, r) = moments(x, eps);
-                match b {
-                    None => {
-                        for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
-                            *y = T::down((x.up() - mean) * r * w);
-                        }
-                    }
-                    Some(b) => {
-                        for (((y, x), w), b) in row.iter_mut().zip(x).zip(w).zip(b) {
-                            *y = T::down((x.up() - mean) * r * w + b);
-                        }
-                    }
-                }
-            }
-        });
-    });
+    let (x, y) = (x.value(), normalised(x.value(), w, b, eps));
     if slot.is_none() && !wants_w && !wants_b {
         return Ok(tape.constant(y));
     }
     let x = x.clone();
-    Ok(tape.record(y, move |dy, back| {
+    let recipe = {
+        // The vectors' tensors are shared, not copied.
+        let (x, w) = (x.clone(), params.get(weight)?.value().clone());
+        let b = bias.map(|b| params.get(b).map(|b| b.value().clone())).transpose()?;
+        Recipe::new(move || normalised(&x, w.slice(), b.as_ref().map(Tensor::slice), eps))
+    };
+    let out = tape.record(y, move |dy, back| {
         let mut dx = Tensor::uninit(x.shape(), x.dtype());
         let mut sums = cpu::Scratch::zeroed(2 * d);
         by_dtype!(x.dtype(), T => {
@@ -93,7 +79,34 @@ pub fn layer_norm(
             }
         }
         back.add_opt(slot, || Ok(dx))
-    }))
+    });
+    Ok(out.with_recipe(recipe))
+}
+
+fn normalised(x: &Tensor, w: &[f32], b: Option<&[f32]>, eps: f32) -> Tensor {
+    let d = w.len();
+    let mut y = Tensor::uninit(x.shape(), x.dtype());
+    by_dtype!(x.dtype(), T => {
+        let x = x.slice::<T>();
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
+            for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
+                let (mean, r) = moments(x, eps);
+                match b {
+                    None => {
+                        for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
+                            *y = T::down((x.up() - mean) * r * w);
+                        }
+                    }
+                    Some(b) => {
+                        for (((y, x), w), b) in row.iter_mut().zip(x).zip(w).zip(b) {
+                            *y = T::down((x.up() - mean) * r * w + b);
+                        }
+                    }
+                }
+            }
+        });
+    });
+    y
 }
 
 /// Mean and reciprocal standard deviation; the variance is summed around the mean, as large means would cancel otherwise.

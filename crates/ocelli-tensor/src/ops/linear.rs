@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Weights are stored as checkpoints store them. A frozen weight costs no weight gradient, and the input is kept only if some weight
-//! gradient needs it. Hu et al. 2021 ("LoRA") for the adapter; `s = alpha / r` there.
+//! gradient needs it; the result of a norm or an activation is made again instead. Hu et al. 2021 ("LoRA") for the adapter; `s = alpha / r` there.
 
 use crate::cpu::gemm::{Epilogue, Out, gemm};
 use crate::cpu::pack::Mat;
@@ -94,9 +94,10 @@ pub fn linear_many(tape: &mut Tape<'_>, x: &Var, layers: &[Linear]) -> Result<Ve
         return Ok(values.into_iter().map(Var::constant).collect());
     }
     let input = Input { rows: x.value().rows(), shape: x.shape().to_vec(), dtype: x.value().dtype(), slot };
-    let kept = keep_x.then(|| x.value().clone());
+    let kept = keep_x.then(|| x.keep());
     let layers = layers.to_vec();
     Ok(tape.record_many(values, move |dys, back| {
+        let kept = kept.map(|k| k.get());
         let mut dx = input.slot.and_then(|s| back.take_sum(s, &input.shape, input.dtype));
         for ((layer, dy), low) in layers.iter().zip(dys).zip(lows) {
             if let Some(dy) = dy {

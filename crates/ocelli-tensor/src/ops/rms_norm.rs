@@ -10,7 +10,7 @@
 use crate::cpu::{self, math};
 use crate::error::{Result, shape_error};
 use crate::params::ParamId;
-use crate::tape::{Tape, Var};
+use crate::tape::{Recipe, Tape, Var};
 use crate::tensor::{Elem, Tensor, by_dtype};
 
 /// Normalises every run of `D` elements of `x`, where `D` is the length of `weight`.
@@ -27,23 +27,17 @@ pub fn rms_norm(tape: &mut Tape<'_>, x: &Var, weight: ParamId, eps: f32) -> Resu
     let slot = tape.tracked("rms_norm", x)?;
     let wants = tape.wants(weight)?;
     let w = w.as_slice::<f32>()?;
-    let (x, mut y) = (x.value(), Tensor::uninit(x.shape(), x.value().dtype()));
-    by_dtype!(x.dtype(), T => {
-        let x = x.slice::<T>();
-        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
-            for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
-                let r = inverse_rms(x, eps);
-                for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
-                    *y = T::down(x.up() * r * w);
-                }
-            }
-        });
-    });
+    let (x, y) = (x.value(), normalised(x.value(), w, eps));
     if slot.is_none() && !wants {
         return Ok(tape.constant(y));
     }
     let x = x.clone();
-    Ok(tape.record(y, move |dy, back| {
+    let recipe = {
+        // The weight's tensor is shared, not copied.
+        let (x, w) = (x.clone(), params.get(weight)?.value().clone());
+        Recipe::new(move || normalised(&x, w.slice(), eps))
+    };
+    let out = tape.record(y, move |dy, back| {
         let mut dx = Tensor::uninit(x.shape(), x.dtype());
         let mut dw = cpu::Scratch::zeroed(d);
         by_dtype!(x.dtype(), T => {
@@ -68,7 +62,25 @@ pub fn rms_norm(tape: &mut Tape<'_>, x: &Var, weight: ParamId, eps: f32) -> Resu
             g.iter_mut().zip(dw.iter()).for_each(|(a, b)| *a += b);
         }
         back.add_opt(slot, || Ok(dx))
-    }))
+    });
+    Ok(out.with_recipe(recipe))
+}
+
+fn normalised(x: &Tensor, w: &[f32], eps: f32) -> Tensor {
+    let d = w.len();
+    let mut y = Tensor::uninit(x.shape(), x.dtype());
+    by_dtype!(x.dtype(), T => {
+        let x = x.slice::<T>();
+        cpu::par_rows(y.fresh::<T>(), d, #[inline(always)] |first, rows| {
+            for (row, x) in rows.chunks_exact_mut(d).zip(x[first * d..].chunks_exact(d)) {
+                let r = inverse_rms(x, eps);
+                for ((y, x), w) in row.iter_mut().zip(x).zip(w) {
+                    *y = T::down(x.up() * r * w);
+                }
+            }
+        });
+    });
+    y
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::cpu::{self, math};
 use crate::error::{Result, shape_error};
-use crate::tape::{Tape, Var};
+use crate::tape::{Recipe, Tape, Var};
 use crate::tensor::{Elem, Tensor, by_dtype};
 
 /// `silu(gate) * up`.
@@ -25,21 +25,16 @@ pub fn swiglu(tape: &mut Tape<'_>, gate: &Var, up: &Var) -> Result<Var> {
             format!("gate {:?} {:?} and up {:?} {:?}", g.shape(), g.dtype(), u.shape(), u.dtype()),
         );
     }
-    let mut y = Tensor::uninit(g.shape(), g.dtype());
-    by_dtype!(g.dtype(), T => {
-        let (g, u) = (g.slice::<T>(), u.slice::<T>());
-        cpu::par_rows(y.fresh::<T>(), 1, #[inline(always)] |first, y| {
-            for ((y, g), u) in y.iter_mut().zip(&g[first..]).zip(&u[first..]) {
-                let g = g.up();
-                *y = T::down(g * math::sigmoid(g) * u.up());
-            }
-        });
-    });
+    let y = product(g, u);
     if slots == (None, None) {
         return Ok(tape.constant(y));
     }
     let (g, u) = (g.clone(), u.clone());
-    Ok(tape.record(y, move |dy, back| {
+    let recipe = {
+        let (g, u) = (g.clone(), u.clone());
+        Recipe::new(move || product(&g, &u))
+    };
+    let out = tape.record(y, move |dy, back| {
         let (mut dg, mut du) = (Tensor::uninit(g.shape(), g.dtype()), Tensor::uninit(g.shape(), g.dtype()));
         by_dtype!(g.dtype(), T => {
             let inputs = g.slice::<T>().par_chunks(cpu::PIECE).zip(u.slice::<T>().par_chunks(cpu::PIECE));
@@ -60,5 +55,20 @@ pub fn swiglu(tape: &mut Tape<'_>, gate: &Var, up: &Var) -> Result<Var> {
         });
         back.add_opt(slots.0, || Ok(dg))?;
         back.add_opt(slots.1, || Ok(du))
-    }))
+    });
+    Ok(out.with_recipe(recipe))
+}
+
+fn product(g: &Tensor, u: &Tensor) -> Tensor {
+    let mut y = Tensor::uninit(g.shape(), g.dtype());
+    by_dtype!(g.dtype(), T => {
+        let (g, u) = (g.slice::<T>(), u.slice::<T>());
+        cpu::par_rows(y.fresh::<T>(), 1, #[inline(always)] |first, y| {
+            for ((y, g), u) in y.iter_mut().zip(&g[first..]).zip(&u[first..]) {
+                let g = g.up();
+                *y = T::down(g * math::sigmoid(g) * u.up());
+            }
+        });
+    });
+    y
 }
