@@ -107,8 +107,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let mut grads = Grads::new();
                 {
                     let mut tape = Tape::train(&vlm.params);
-                    let hidden = vlm.hidden(&mut tape, &batch, false)?;
-                    let lp = vlm.logprobs(&mut tape, &hidden, (&rows, &targets), 1.0)?.logprob;
+                    let hidden = vlm.hidden_at(&mut tape, &batch, &rows, false)?;
+                    let every: Vec<usize> = (0..rows.len()).collect();
+                    let lp = vlm.logprobs(&mut tape, &hidden, (&every, &targets), 1.0)?.logprob;
                     drop(hidden);
                     let weight = -1.0 / targets.len() as f32;
                     losses.push(lp.value().to_vec().iter().sum::<f32>() * weight);

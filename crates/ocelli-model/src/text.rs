@@ -319,7 +319,8 @@ impl TextModel {
     /// Hidden states after the last norm, `[N, D]`, from embeddings `x [N, D]` (image features may be spliced in).
     ///
     /// `deep` is added after the first blocks. With `checkpoint`, a recording tape keeps only each block's input and
-    /// computes the block again in the backward pass.
+    /// computes the block again in the backward pass. With `rows`, only those rows are returned, in that order, `[len(rows), D]`;
+    /// behind the attention of the last block nothing is computed for the others.
     pub fn forward<'p>(
         &self,
         tape: &mut Tape<'p>,
@@ -328,33 +329,51 @@ impl TextModel {
         mut attend: Attend<'_>,
         deep: Option<&DeepFeatures>,
         checkpoint: bool,
+        rows: Option<&[usize]>,
     ) -> Result<Var, TensorError> {
         let spec = self.attention_spec();
         let eps = self.config.rms_norm_eps as f32;
+        // Features that are added behind the last block need its result whole.
+        let count = self.layers.len();
+        let whole = count == 0 || deep.is_some_and(|d| d.levels.len() >= count);
         for (l, &block) in self.layers.iter().enumerate() {
+            let rows = rows.filter(|_| l + 1 == count && !whole);
             x = match &mut attend {
                 Attend::Cached { caches, new } => {
-                    block.forward(tape, &x, rotary, (spec, eps), |tape, q, k, v| {
+                    block.forward(tape, &x, rotary, (spec, eps), rows, |tape, q, k, v| {
                         ops::attend_cached(tape, (q, k, v), (caches, new), l, spec)
                     })?
                 }
                 Attend::Packed(layout) if checkpoint => {
                     let (rotary, layout) = (rotary.clone(), layout.clone());
+                    let rows = rows.map(<[usize]>::to_vec);
                     let mut out = tape.checkpoint(&[&x], move |tape, inputs| {
                         let attend = |tape: &mut Tape<'p>, q: &Var, k: &Var, v: &Var| {
                             ops::attention(tape, q, k, v, &layout, spec)
                         };
-                        Ok(vec![block.forward(tape, &inputs[0], &rotary, (spec, eps), attend)?])
+                        Ok(vec![block.forward(
+                            tape,
+                            &inputs[0],
+                            &rotary,
+                            (spec, eps),
+                            rows.as_deref(),
+                            attend,
+                        )?])
                     })?;
                     out.swap_remove(0)
                 }
-                Attend::Packed(layout) => block.forward(tape, &x, rotary, (spec, eps), |tape, q, k, v| {
-                    ops::attention(tape, q, k, v, layout, spec)
-                })?,
+                Attend::Packed(layout) => {
+                    block.forward(tape, &x, rotary, (spec, eps), rows, |tape, q, k, v| {
+                        ops::attention(tape, q, k, v, layout, spec)
+                    })?
+                }
             };
             if let Some((deep, level)) = deep.and_then(|d| Some((d, d.levels.get(l)?))) {
                 x = deep.add(tape, &x, level)?;
             }
+        }
+        if let Some(rows) = rows.filter(|_| whole) {
+            x = ops::gather_rows(tape, &x, rows)?;
         }
         ops::rms_norm(tape, &x, self.norm, eps)
     }
@@ -369,7 +388,7 @@ impl TextModel {
     ) -> Result<Var, ModelError> {
         let rotary = self.rotary(&Positions::Linear(layout.positions()))?;
         let x = self.embed(tape, ids)?;
-        Ok(self.forward(tape, x, &rotary, Attend::Packed(layout), None, checkpoint)?)
+        Ok(self.forward(tape, x, &rotary, Attend::Packed(layout), None, checkpoint, None)?)
     }
 
     /// Log-probability and entropy of `targets[i]` after row `rows[i]` of the hidden states; logits are never held
@@ -405,6 +424,7 @@ impl Block {
         x: &Var,
         rotary: &RotaryTable,
         (spec, eps): (AttentionSpec, f32),
+        rows: Option<&[usize]>,
         attend: impl FnOnce(&mut Tape<'p>, &Var, &Var, &Var) -> Result<Var, TensorError>,
     ) -> Result<Var, TensorError> {
         let attended = {
@@ -424,7 +444,15 @@ impl Block {
             q = ops::rotary(tape, &q, head_dim, rotary)?;
             k = ops::rotary(tape, &k, head_dim, rotary)?;
             let h = attend(tape, &q, &k, &v)?;
+            let h = match rows {
+                Some(rows) => ops::gather_rows(tape, &h, rows)?,
+                None => h,
+            };
             ops::linear(tape, &h, self.o_proj)?
+        };
+        let x = match rows {
+            Some(rows) => &ops::gather_rows(tape, x, rows)?,
+            None => x,
         };
         let x = ops::add(tape, x, &attended)?;
         let expanded = {

@@ -252,10 +252,32 @@ impl Vlm {
 
     /// States after the decoder's last norm, `[N, D]`. With `checkpoint`, a recording tape keeps only each block's input.
     pub fn hidden(&self, tape: &mut Tape<'_>, batch: &Batch, checkpoint: bool) -> Result<Var, ModelError> {
+        self.run(tape, batch, checkpoint, None)
+    }
+
+    /// The same states of some rows only, in that order, `[len(rows), D]`: behind the last attention nothing is computed for the others, which
+    /// neither a loss over answers nor a reward ever looks at. A row may be asked for several times.
+    pub fn hidden_at(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &Batch,
+        rows: &[usize],
+        checkpoint: bool,
+    ) -> Result<Var, ModelError> {
+        self.run(tape, batch, checkpoint, Some(rows))
+    }
+
+    fn run(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &Batch,
+        checkpoint: bool,
+        rows: Option<&[usize]>,
+    ) -> Result<Var, ModelError> {
         let (x, deep) = self.inputs(tape, batch)?;
         let rotary = self.text.rotary(&batch.positions)?;
         let attend = Attend::Packed(&batch.layout);
-        Ok(self.text.forward(tape, x, &rotary, attend, deep.as_ref(), checkpoint)?)
+        Ok(self.text.forward(tape, x, &rotary, attend, deep.as_ref(), checkpoint, rows)?)
     }
 
     /// Log-probability and entropy of `targets[i]` after row `rows[i]` ([`Batch::predictions`]).

@@ -4,7 +4,9 @@
 mod support;
 
 use ocelli_tensor::ops::{self, Activation, AttentionSpec, Linear, RotaryStyle, RotaryTable, RowMix};
-use ocelli_tensor::{DType, Grads, KvCache, KvShape, ParamId, Params, Result, SeqLayout, Tape, Tensor, Var};
+use ocelli_tensor::{
+    DType, Grads, KvCache, KvShape, ParamId, Params, PrefixGroup, Result, SeqLayout, Tape, Tensor, Var,
+};
 use support::{assert_close, param, randn, rng};
 
 struct Small {
@@ -115,4 +117,41 @@ fn frozen_matrices_stay_narrow_and_thaw_wide() {
     assert_eq!(a, b);
     p.set_trainable(id, true).unwrap();
     assert_eq!(p.get(id).unwrap().value().dtype(), DType::F32);
+}
+
+#[test]
+fn attention_is_near_that_of_the_same_numbers_in_f32() {
+    let prefix = |prefix, own: &[usize]| PrefixGroup { prefix, continuations: own.to_vec() };
+    let layouts = [
+        // A lone key has no gradient of its score, only rounding.
+        SeqLayout::causal(&[3]),
+        SeqLayout::causal(&[33, 1, 97]),
+        SeqLayout::full(&[7, 64, 130]),
+        SeqLayout::shared_prefix(&[prefix(65, &[1, 20, 49]), prefix(3, &[50])]),
+    ];
+    let mut r = rng(62);
+    let p = Params::new();
+    for (l, layout) in layouts.iter().enumerate() {
+        for (heads, kv, d) in [(2, 1, 2), (3, 3, 7), (2, 2, 24), (4, 2, 40), (1, 1, 64)] {
+            let n = layout.query_rows();
+            // Queries that are scaled by no power of two, and gradients of them.
+            let [q, k, v, dy] =
+                [heads, kv, kv, heads].map(|h| randn(&[n, h * d], &mut r).to_dtype(DType::Bf16));
+            let run = |dtype: DType| {
+                let mut t = Tape::train(&p);
+                let vars = [&q, &k, &v].map(|x| t.leaf(x.to_dtype(dtype)));
+                let spec = AttentionSpec { heads, kv_heads: kv, scale: 0.3 };
+                let y = ops::attention(&mut t, &vars[0], &vars[1], &vars[2], layout, spec).unwrap();
+                let value = y.value().to_vec();
+                let grads = t.backward_from(&[(&y, dy.to_dtype(dtype))], &mut Grads::new()).unwrap();
+                let mut all = vec![value];
+                all.extend(vars.iter().map(|v| grads.get(v).unwrap().to_vec()));
+                all
+            };
+            let (narrow, wide) = (run(DType::Bf16), run(DType::F32));
+            for ((a, b), what) in narrow.iter().zip(&wide).zip(["out", "dq", "dk", "dv"]) {
+                assert_close(&format!("layout {l}, {heads} heads of {d}: {what}"), a, b, 0.02);
+            }
+        }
+    }
 }

@@ -177,8 +177,9 @@ fn split(lengths: &[usize], logp: &[f32], entropy: &[f32]) -> Vec<TokenStats> {
 pub fn score(model: &Vlm, micro: &[Pack<'_>], pass: Pass) -> Result<Vec<TokenStats>, TrainError> {
     let packed = pack(model, micro)?;
     let mut tape = Tape::inference(&model.params);
-    let hidden = model.hidden(&mut tape, &packed.batch, false)?;
-    let out = model.logprobs(&mut tape, &hidden, (&packed.rows, &packed.targets), pass.temperature)?;
+    let hidden = model.hidden_at(&mut tape, &packed.batch, &packed.rows, false)?;
+    let every: Vec<usize> = (0..packed.rows.len()).collect();
+    let out = model.logprobs(&mut tape, &hidden, (&every, &packed.targets), pass.temperature)?;
     Ok(split(&packed.lengths, &out.logprob.value().to_vec(), &out.entropy.value().to_vec()))
 }
 
@@ -193,8 +194,9 @@ pub fn learn(
 ) -> Result<usize, TrainError> {
     let packed = pack(model, micro)?;
     let mut tape = Tape::train(&model.params);
-    let hidden = model.hidden(&mut tape, &packed.batch, pass.recompute)?;
-    let out = model.logprobs(&mut tape, &hidden, (&packed.rows, &packed.targets), pass.temperature)?;
+    let hidden = model.hidden_at(&mut tape, &packed.batch, &packed.rows, pass.recompute)?;
+    let every: Vec<usize> = (0..packed.rows.len()).collect();
+    let out = model.logprobs(&mut tape, &hidden, (&every, &packed.targets), pass.temperature)?;
     let stats = split(&packed.lengths, &out.logprob.value().to_vec(), &out.entropy.value().to_vec());
     let found = loss(&stats)?;
     let narrow = |pick: fn(&TokenGrads) -> &Vec<f64>| -> Vec<f32> {
@@ -222,8 +224,9 @@ fn last_rows(packed: &Packed, micro: &[Pack<'_>]) -> Result<Vec<usize>, ModelErr
 pub fn score_values(model: &Vlm, micro: &[Pack<'_>]) -> Result<Vec<f64>, TrainError> {
     let packed = pack(model, micro)?;
     let mut tape = Tape::inference(&model.params);
-    let hidden = model.hidden(&mut tape, &packed.batch, false)?;
-    let values = model.values(&mut tape, &hidden, &last_rows(&packed, micro)?)?;
+    let rows = last_rows(&packed, micro)?;
+    let hidden = model.hidden_at(&mut tape, &packed.batch, &rows, false)?;
+    let values = model.values(&mut tape, &hidden, &(0..rows.len()).collect::<Vec<_>>())?;
     Ok(values.value().to_vec().into_iter().map(f64::from).collect())
 }
 
@@ -238,8 +241,9 @@ pub fn learn_values(
 ) -> Result<usize, TrainError> {
     let packed = pack(model, micro)?;
     let mut tape = Tape::train(&model.params);
-    let hidden = model.hidden(&mut tape, &packed.batch, recompute)?;
-    let values = model.values(&mut tape, &hidden, &last_rows(&packed, micro)?)?;
+    let rows = last_rows(&packed, micro)?;
+    let hidden = model.hidden_at(&mut tape, &packed.batch, &rows, recompute)?;
+    let values = model.values(&mut tape, &hidden, &(0..rows.len()).collect::<Vec<_>>())?;
     let wide: Vec<f64> = values.value().to_vec().into_iter().map(f64::from).collect();
     let seeds: Vec<f32> = loss(&wide)?.into_iter().map(|d| d as f32).collect();
     let seed = Tensor::from_slice(&[seeds.len()], &seeds)?;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ocelli_tensor::ops;
-use ocelli_tensor::{DType, KvCache, KvPrefix, Params, Tape, Tensor, Var};
+use ocelli_tensor::{KvCache, KvPrefix, Params, Tape, Tensor, Var};
 use rayon::prelude::*;
 
 use super::sampler::{Choice, Sampler};
@@ -466,10 +466,9 @@ impl<'m> Engine<'m> {
             };
         }
         let attend = Attend::Cached { caches: &mut caches, new: &new };
-        let hidden = self.text.forward(&mut tape, x, &rotary, attend, deep.as_ref(), false)?;
+        let hidden = self.text.forward(&mut tape, x, &rotary, attend, deep.as_ref(), false, Some(&last))?;
         // Logits in f32 whatever the hidden states are: as the training's log-probabilities are computed.
-        let hidden = Var::constant(hidden.into_value().to_dtype(DType::F32));
-        Ok(self.text.logits(&mut tape, &hidden, &last)?.into_value())
+        Ok(ops::linear_f32(&tape, &hidden, self.text.head())?)
     }
 
     fn check(&self, prompt: &Prompt, before: usize, sampling: &Sampling) -> Result<(), ModelError> {

@@ -119,6 +119,38 @@ fn every_trainable_parameter_gets_a_gradient() {
 }
 
 #[test]
+fn states_of_some_rows_are_those_rows_with_the_same_gradients() {
+    let vlm = small();
+    let (_, _, [context, ..]) = two_pictures(&vlm);
+    let batch = vlm.pack(&[Group::single(&context)]).unwrap();
+    let n = context.len();
+    let rows = [n - 1, 2, n - 1, n - 3];
+    for checkpoint in [false, true] {
+        let run = |some: bool| {
+            let mut tape = Tape::train(&vlm.params);
+            let (hidden, at) = match some {
+                true => (vlm.hidden_at(&mut tape, &batch, &rows, checkpoint).unwrap(), vec![0, 1, 2, 3]),
+                false => (vlm.hidden(&mut tape, &batch, checkpoint).unwrap(), rows.to_vec()),
+            };
+            let targets = [3, 1, 4, 1];
+            let lp = vlm.logprobs(&mut tape, &hidden, (&at, &targets), 1.0).unwrap().logprob;
+            let mut grads = Grads::new();
+            let seed = Tensor::from_slice(&[4], &[-0.25f32; 4]).unwrap();
+            tape.backward_from(&[(&lp, seed)], &mut grads).unwrap();
+            (lp.value().to_vec(), grads)
+        };
+        let ((some, g), (all, h)) = (run(true), run(false));
+        close(&some, &all, "log-probabilities");
+        for (id, p) in vlm.params.iter() {
+            let (g, h) = (g.get(id).unwrap().to_vec(), h.get(id).unwrap().to_vec());
+            let top = h.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+            let off = g.iter().zip(&h).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-4 * top, "{}: off by {off} of {top}", p.name());
+        }
+    }
+}
+
+#[test]
 fn the_model_looks_and_a_blind_one_is_found() {
     let mut vlm = small();
     let (_, _, [context, _, text]) = two_pictures(&vlm);

@@ -166,9 +166,12 @@ macro_rules! kernels {
                     p += 16;
                 }
                 for i in 0..M {
+                    let mut four = [_mm512_setzero_ps(); 4];
                     for j in 0..N {
-                        y[i][j] = _mm512_reduce_add_ps(acc[i][j]);
+                        four[j] = acc[i][j];
                     }
+                    // SAFETY: a row of y has four elements.
+                    unsafe { _mm_storeu_ps(y[i].as_mut_ptr(), lane_sums(four)) };
                 }
             }
         }
@@ -184,6 +187,24 @@ kernels!(pairs, "avx512f,avx512bw,avx512vl,avx512bf16", |x, b, c| _mm512_dpbf16_
 fn bf16s(x: __m512) -> __m512bh {
     // SAFETY: both are 64 bytes without invalid values.
     unsafe { std::mem::transmute(x) }
+}
+
+/// The sums over all lanes of four vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lane_sums(v: [__m512; 4]) -> __m128 {
+    let pair = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let (ab, cd) = (_mm512_castps_pd(pair(v[0], v[1])), _mm512_castps_pd(pair(v[2], v[3])));
+    // Every 128 bits now hold sums of a, b, c, d.
+    let all = _mm512_add_ps(
+        _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+        _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+    );
+    let half = _mm256_add_ps(
+        _mm512_castps512_ps256(all),
+        _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(all))),
+    );
+    _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
 }
 
 /// The lanes of the last of `vectors` vectors that belong to `n` columns.

@@ -1,7 +1,7 @@
 //! Products with few rows, `y[m, n] = x[m, k] W[n, k]^T` for `m <= 64`: decoding, where every weight is used a few times and then
 //! not again, so packing it would cost more than the product.
 //!
-//! Up to 7 rows: both operands are read along `k`, 4 rows of `x` times 3 or 4 rows of `W`; a block of rows of `W` stays in L1 while all rows of
+//! Up to 12 rows: both operands are read along `k`, 4 rows of `x` times 3 or 4 rows of `W`; a block of rows of `W` stays in L1 while all rows of
 //! `x` pass by. More rows, with AVX-512: `y^T = W x^T` in register tiles, `x^T` packed (it is small), `W` read where it stands, a number of
 //! it for 16 rows of `x` at once. bf16 weights are widened in registers, or multiplied as they are where `x` is bf16 too and the processor can.
 
@@ -48,8 +48,8 @@ mod wide {
     use super::super::tile::SET;
     use super::*;
 
-    /// Rows of `x` from which on they are packed.
-    const PACKED: usize = 8;
+    /// Rows of `x` from which on they are packed: fewer would leave too many of 16 lanes empty.
+    const PACKED: usize = 13;
     /// Rows of `W` in a register tile.
     const HIGH: usize = 12;
 

@@ -69,6 +69,14 @@ pub fn linear(tape: &mut Tape<'_>, x: &Var, layer: impl Into<Linear>) -> Result<
     all.pop().ok_or(TensorError::UnknownParam(layer.weight))
 }
 
+/// `x W^T` in `f32` whatever the type of `x`: logits to sample from. A constant.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_f32(tape: &Tape<'_>, x: &Var, layer: impl Into<Linear>) -> Result<Tensor> {
+    Ok(forward(tape, x.value(), &layer.into(), DType::F32)?.0)
+}
+
 /// Several layers over the same input (q, k, v; gate, up): the input is kept once and its gradient is summed in place.
 ///
 /// # Errors
@@ -80,7 +88,7 @@ pub fn linear_many(tape: &mut Tape<'_>, x: &Var, layers: &[Linear]) -> Result<Ve
     let mut values = Vec::with_capacity(layers.len());
     let mut lows = Vec::with_capacity(layers.len());
     for layer in layers {
-        let (y, low) = forward(tape, x.value(), layer)?;
+        let (y, low) = forward(tape, x.value(), layer, x.value().dtype())?;
         values.push(y);
         lows.push(low);
         let wants_weight = tape.wants(layer.weight)?;
@@ -118,8 +126,8 @@ struct Input {
     slot: Option<Slot>,
 }
 
-/// The output, and `x A^T` if there is an adapter.
-fn forward(tape: &Tape<'_>, x: &Tensor, layer: &Linear) -> Result<(Tensor, Option<Tensor>)> {
+/// The output in the given type, and `x A^T` if there is an adapter.
+fn forward(tape: &Tape<'_>, x: &Tensor, layer: &Linear, dtype: DType) -> Result<(Tensor, Option<Tensor>)> {
     let params = tape.params();
     let param = params.get(layer.weight)?;
     let w = param.compute();
@@ -154,7 +162,7 @@ fn forward(tape: &Tape<'_>, x: &Tensor, layer: &Linear) -> Result<(Tensor, Optio
         Some(last) => *last = out,
         None => return shape_error("linear", "x is a scalar; it needs a last dimension"),
     }
-    let mut y = Tensor::uninit(&shape, x.dtype());
+    let mut y = Tensor::uninit(&shape, dtype);
     let xm = Mat::of(x, rows, inner);
     gemm(Out::of(&mut y), xm, Mat::of(w, out, inner).t(), Epilogue { bias, ..Epilogue::SET });
     let Some(lora) = layer.lora else { return Ok((y, None)) };

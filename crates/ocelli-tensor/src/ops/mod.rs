@@ -26,7 +26,7 @@ pub use attention::{AttentionSpec, attention};
 pub use cross_entropy::{CrossEntropy, linear_cross_entropy};
 pub use embedding::embedding;
 pub use layer_norm::layer_norm;
-pub use linear::{Linear, Lora, linear, linear_many};
+pub use linear::{Linear, Lora, linear, linear_f32, linear_many};
 pub use logprobs::{LogProbs, linear_logprobs};
 pub use mul::{mul, mul_vec, scale, scale_rows};
 pub use reduce::{segment_sum, sum, weighted_sum};
