@@ -63,7 +63,7 @@ fn a_cache_gives_the_logits_of_a_whole_pass() {
             let rotary = model.rotary(&Positions::Linear(range.clone().collect())).unwrap();
             let new = [ids.len()];
             let attend = Attend::Cached { caches: &mut [&mut cache], new: &new };
-            let hidden = model.forward(&mut tape, x, &rotary, attend, None, false).unwrap();
+            let hidden = model.forward(&mut tape, x, &rotary, attend, None, false, None).unwrap();
             let rows: Vec<usize> = (0..ids.len()).collect();
             stepwise.extend(model.logits(&mut tape, &hidden, &rows).unwrap().value().to_vec());
         }
