@@ -1,7 +1,7 @@
 //! Products with few rows, `y[m, n] = x[m, k] W[n, k]^T` for `m <= 64`: decoding, where every weight is used a few times and then
 //! not again, so packing it would cost more than the product.
 //!
-//! Up to 12 rows: both operands are read along `k`, 4 rows of `x` times 3 or 4 rows of `W`; a block of rows of `W` stays in L1 while all rows of
+//! Up to 13 rows (24 of bf16): both operands are read along `k`, 4 rows of `x` times 3 or 4 rows of `W`; a block of rows of `W` stays in L1 while all rows of
 //! `x` pass by. More rows, with AVX-512: `y^T = W x^T` in register tiles, `x^T` packed (it is small), `W` read where it stands, a number of
 //! it for 16 rows of `x` at once. bf16 weights are widened in registers, or multiplied as they are where `x` is bf16 too and the processor can.
 
@@ -48,8 +48,15 @@ mod wide {
     use super::super::tile::SET;
     use super::*;
 
-    /// Rows of `x` from which on they are packed: fewer would leave too many of 16 lanes empty.
-    const PACKED: usize = 13;
+    /// Rows of `x` from which on they are packed. Fewer leave too many of 16 lanes empty; and with 16 lanes of bf16, one broadcast serves one
+    /// instruction only, which then runs at three quarters of its rate.
+    fn packed_from(lanes: Lanes) -> usize {
+        match lanes {
+            Lanes::Single => 14,
+            Lanes::Pairs => 25,
+        }
+    }
+
     /// Rows of `W` in a register tile.
     const HIGH: usize = 12;
 
@@ -85,7 +92,8 @@ mod wide {
                 *c = T::down(e.alpha * y + bias + if e.accumulate { c.up() } else { 0.0 });
             }
         };
-        let packed = if m >= PACKED {
+        let turned = m >= packed_from(lanes);
+        let packed = if turned {
             let mut packed = Scratch::new(m.div_ceil(32) * 32 * depth);
             pack::right(32, lanes, a.t(), depth, packed.lanes_mut());
             packed
@@ -95,7 +103,7 @@ mod wide {
         let packed = &*packed;
         let block = |j0: usize| {
             let j1 = (j0 + BLOCK).min(n);
-            if m < PACKED {
+            if !turned {
                 for j in (j0..j1).step_by(4) {
                     let wide = (j1 - j).min(4);
                     for i in (0..m).step_by(4) {
@@ -116,7 +124,7 @@ mod wide {
                 let high = (j1 - j).min(HIGH);
                 for i in (0..m).step_by(32) {
                     let cols = (m - i).min(32);
-                    let (mut tile, mut turned) = ([0.0f32; 16 * 32], [0.0f32; 32 * 16]);
+                    let (mut tile, mut rows) = ([0.0f32; 16 * 32], [0.0f32; 32 * 16]);
                     #[allow(unsafe_code)]
                     // SAFETY: rows j.. of W exist; a packed panel has `depth` rows of 32 lanes; `tile` holds 16 rows of 32.
                     unsafe {
@@ -130,9 +138,9 @@ mod wide {
                             (tile.as_mut_ptr(), 32),
                             SET,
                         );
-                        avx512::store_turned(&tile, (cols, high), turned.as_mut_ptr(), 16);
+                        avx512::store_turned(&tile, (cols, high), rows.as_mut_ptr(), 16);
                     }
-                    (0..cols).for_each(|di| store(i + di, j, &turned[di * 16..][..high]));
+                    (0..cols).for_each(|di| store(i + di, j, &rows[di * 16..][..high]));
                 }
             }
         };
