@@ -10,6 +10,7 @@ use ocelli_data::io::read_bounded;
 use serde_json::{Map, Value, json};
 
 use crate::ModelError;
+use crate::guard::Guard;
 use crate::weights::{Gguf, GgufValue};
 
 /// Largest `tokenizer.json` that is read, in bytes (Gemma's is 33 MB).
@@ -68,6 +69,7 @@ impl SpecialTokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+    guard: Guard,
 }
 
 impl Tokenizer {
@@ -82,7 +84,9 @@ impl Tokenizer {
         // Both would make the ids of a text depend on more than the text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| error(path, e))?;
-        Ok(Self { inner, path: path.to_owned() })
+        let added = inner.get_added_tokens_decoder();
+        let guard = Guard::new(added.into_values().map(|t| (t.content, t.special)));
+        Ok(Self { inner, path: path.to_owned(), guard })
     }
 
     /// Builds the tokenizer that a GGUF file describes.
@@ -91,8 +95,14 @@ impl Tokenizer {
         Self::from_bytes(json.to_string().as_bytes(), gguf.path())
     }
 
+    /// What keeps the text of messages from being taken for marks of the template.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
     /// Ids of a text. Special tokens written in the text (`<|im_end|>`) become their ids; none are added around it:
-    /// the chat template writes what a model wants.
+    /// the chat template writes what a model wants. A rendered dialogue with text from outside goes through
+    /// [`Tokenizer::encode_guarded`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| error(&self.path, e))?;
         Ok(encoding.get_ids().to_vec())

@@ -1,6 +1,6 @@
 //! How well the tools read drawn pictures whose truth is known: words of axes, axis scales, panels of figures.
 //!
-//!     cargo run --release -p ocelli-tools --example accuracy -- [ocr|axis|panels] [count]
+//!     cargo run --release -p ocelli-tools --example accuracy -- [ocr|axis|panels] [count] [seed]
 //!
 //! Prints one line per style and every miss. The recorded figures are in `bench/tools.md`.
 
@@ -40,13 +40,13 @@ fn setup(i: u64) -> Outcome<Setup> {
     Ok(Setup::new(w, h, level)?)
 }
 
-fn ocr(registry: &Registry, count: u64) -> Outcome<()> {
+fn ocr(registry: &Registry, count: u64, seed: u64) -> Outcome<()> {
     let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for i in 0..count {
         let style = Style::ALL[(i % 6) as usize];
         let charts = Charts { styles: vec![style], ..Charts::default() };
         let setup = setup(i / 6)?;
-        let item = charts.generate(101, i, &setup)?;
+        let item = charts.generate(seed, i, &setup)?;
         let reply = run(registry, &item.pictures[0].bytes, "ocr", json!({}))??;
         let lines: Vec<(String, [f64; 4])> = reply.data["lines"]
             .as_array()
@@ -98,12 +98,12 @@ fn ocr(registry: &Registry, count: u64) -> Outcome<()> {
 
 /// The y axis of each chart, and the x axis of scatter charts: right when every tick's pixel gives its value within 1 % of
 /// the axis's length. A pie chart has no axis: right when the tool says so.
-fn axis(registry: &Registry, count: u64) -> Outcome<()> {
+fn axis(registry: &Registry, count: u64, seed: u64) -> Outcome<()> {
     let mut tally: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     for i in 0..count {
         let style = Style::ALL[(i % 6) as usize];
         let charts = Charts { styles: vec![style], ..Charts::default() };
-        let item = charts.generate(202, i, &setup(i / 6)?)?;
+        let item = charts.generate(seed, i, &setup(i / 6)?)?;
         let outcome = |name: AxisName| -> Outcome<usize> {
             let word = if name == AxisName::X { "x" } else { "y" };
             let read = run(registry, &item.pictures[0].bytes, "read_axis", json!({"axis": word}))?;
@@ -150,7 +150,7 @@ fn axis(registry: &Registry, count: u64) -> Outcome<()> {
 
 /// Grids of 1 x 2 to 4 x 4 charts: right when there are as many boxes as panels and each panel's box agrees with its
 /// own by an intersection over union of at least 0.75.
-fn panels(registry: &Registry, count: u64) -> Outcome<()> {
+fn panels(registry: &Registry, count: u64, seed: u64) -> Outcome<()> {
     let mut right = 0;
     for i in 0..count {
         let shapes = (1..=4).flat_map(|r| (1..=4).map(move |c| (r, c))).filter(|s| *s != (1, 1));
@@ -159,7 +159,7 @@ fn panels(registry: &Registry, count: u64) -> Outcome<()> {
         let panel = [(224, 168), (300, 300), (160, 200)][(i % 3) as usize];
         let setup =
             Setup::new(panel.0, panel.1, [Level::Easy, Level::Medium, Level::Hard][(i % 3) as usize])?;
-        let (canvas, truth) = charts::panels(303, i, rows, columns, &setup);
+        let (canvas, truth) = charts::panels(seed, i, rows, columns, &setup);
         let png = ocelli_worlds::encode_png(&canvas)?;
         let said = match run(registry, &png, "zoom_in_subfigure", json!({}))? {
             Ok(reply) => reply.data["boxes"].clone(),
@@ -188,10 +188,11 @@ fn main() -> Outcome<()> {
     let mut args = std::env::args().skip(1);
     let what = args.next().unwrap_or_else(|| "ocr".into());
     let count: u64 = args.next().map_or(Ok(200), |n| n.parse())?;
+    let seed: u64 = args.next().map_or(Ok(1), |n| n.parse())?;
     match what.as_str() {
-        "ocr" => ocr(&registry, count),
-        "axis" => axis(&registry, count),
-        "panels" => panels(&registry, count),
+        "ocr" => ocr(&registry, count, seed),
+        "axis" => axis(&registry, count, seed),
+        "panels" => panels(&registry, count, seed),
         other => Err(format!("`{other}` is none of ocr, axis, panels").into()),
     }
 }

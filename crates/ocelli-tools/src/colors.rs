@@ -81,6 +81,31 @@ pub(crate) fn areas(pixels: &RgbImage, least: usize, most: usize) -> Vec<Compone
     found
 }
 
+/// Areas without the seams of smooth drawing: where a shape meets the ground, pixels of mixed colours form thin areas of
+/// their own. Such an area has no pixel whose eight neighbours all belong to it, and touches one that has.
+pub(crate) fn without_fringes(areas: Vec<Component>, width: usize, height: usize) -> Vec<Component> {
+    let mut owner = vec![u32::MAX; width * height];
+    for (k, area) in areas.iter().enumerate() {
+        area.pixels.iter().for_each(|&i| owner[i] = k as u32);
+    }
+    let around = |i: usize| {
+        let (x, y) = (i % width, i / width);
+        let columns = x.saturating_sub(1)..(x + 2).min(width);
+        (y.saturating_sub(1)..(y + 2).min(height))
+            .flat_map(move |ny| columns.clone().map(move |nx| ny * width + nx))
+    };
+    let inner = |k: u32, i: usize| around(i).filter(|&n| owner[n] == k).count() == 9;
+    let solid: Vec<bool> =
+        areas.iter().enumerate().map(|(k, area)| area.pixels.iter().any(|&i| inner(k as u32, i))).collect();
+    let touches_solid = |k: usize, area: &Component| {
+        area.pixels.iter().any(|&i| {
+            around(i).any(|n| owner[n] != k as u32 && solid.get(owner[n] as usize).is_some_and(|s| *s))
+        })
+    };
+    let fringe: Vec<bool> = areas.iter().enumerate().map(|(k, a)| !solid[k] && touches_solid(k, a)).collect();
+    areas.into_iter().zip(fringe).filter(|(_, fringe)| !fringe).map(|(area, _)| area).collect()
+}
+
 /// The commonest colour, to 4 bits a channel.
 pub(crate) fn ground(pixels: &RgbImage) -> [u8; 3] {
     let mut counts = vec![0u32; 4096];
@@ -94,6 +119,23 @@ pub(crate) fn ground(pixels: &RgbImage) -> [u8; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seam_is_part_of_no_shape() {
+        // A red square of 8 x 8 with a pale seam to its right, and a thin pale line elsewhere.
+        let pixels = RgbImage::from_fn(30, 12, |x, y| {
+            image::Rgb(match (x, y) {
+                (2..=9, 2..=9) => [220, 20, 20],
+                (10, 0..=11) => [240, 150, 150],
+                (20, _) => [240, 150, 150],
+                _ => [255; 3],
+            })
+        });
+        let found = areas(&pixels, 8, 10);
+        assert_eq!(found.len(), 3);
+        let kept: Vec<u32> = without_fringes(found, 30, 12).iter().map(|a| a.bbox.x1).collect();
+        assert_eq!(kept, [20, 2]); // in the order of their first pixels
+    }
 
     #[test]
     fn names_of_plain_colours() {

@@ -1,30 +1,79 @@
 //! What calls share: a bounded cache of decoded pictures, and the networks, each loaded on its first use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
 use ocelli_data::ContentHash;
+use serde::{Deserialize, Serialize};
 
+use crate::detector::Detector;
+use crate::networks::{DETECT, Networks, OCR_SMALL};
 use crate::ocr::{Check, Line, Ocr};
 use crate::{Fatal, Limits, Picture, ToolError};
+
+/// What a registry's engines are made of.
+#[derive(Clone, Debug)]
+pub struct EnginesConfig {
+    /// Most bytes of decoded pictures (3 a pixel) that are kept between calls.
+    pub pixel_cache_bytes: usize,
+    /// Where fetched networks are; without it there are the embedded ones alone.
+    pub networks: Option<Networks>,
+    /// Which networks read text.
+    pub ocr: OcrNetwork,
+}
+
+/// Networks that read text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OcrNetwork {
+    /// PP-OCRv6 tiny, part of the program.
+    #[default]
+    Embedded,
+    /// PP-OCRv6 small, to be fetched: ten times the size.
+    Small,
+}
+
+impl Default for EnginesConfig {
+    fn default() -> Self {
+        Self { pixel_cache_bytes: 256 << 20, networks: None, ocr: OcrNetwork::Embedded }
+    }
+}
 
 /// Shared state of all calls of one registry.
 #[derive(Debug)]
 pub struct Engines {
+    config: EnginesConfig,
     pixels: Mutex<PixelCache>,
     ocr: OnceLock<Result<Ocr, Fatal>>,
+    detector: OnceLock<Result<Detector, Fatal>>,
     texts: Mutex<HashMap<ContentHash, Arc<Vec<Line>>>>,
+    /// Pictures of which a part was asked for.
+    met: Mutex<HashSet<ContentHash>>,
 }
 
 /// Pictures whose text is remembered.
 const TEXTS: usize = 1 << 14;
+/// Pictures of which it is remembered that they were met.
+const MET: usize = 1 << 14;
 
 impl Engines {
-    /// Holds at most `pixel_cache_bytes` of decoded pictures (3 bytes a pixel).
-    pub fn new(pixel_cache_bytes: usize) -> Self {
-        let pixels = PixelCache { limit: pixel_cache_bytes, ..PixelCache::default() };
-        Self { pixels: Mutex::new(pixels), ocr: OnceLock::new(), texts: Mutex::default() }
+    /// Nothing is loaded yet.
+    pub fn new(config: EnginesConfig) -> Self {
+        let pixels = PixelCache { limit: config.pixel_cache_bytes, ..PixelCache::default() };
+        Self {
+            config,
+            pixels: Mutex::new(pixels),
+            ocr: OnceLock::new(),
+            detector: OnceLock::new(),
+            texts: Mutex::default(),
+            met: Mutex::default(),
+        }
+    }
+
+    /// What they are made of.
+    pub fn config(&self) -> &EnginesConfig {
+        &self.config
     }
 
     /// Decoded pixels, from the cache where they are there.
@@ -41,9 +90,53 @@ impl Engines {
         Ok(decoded)
     }
 
+    /// At least the first `rows` rows of a picture. A picture that is met for the first time is decoded no further than
+    /// that, one that comes again as a whole, and is kept; the pixels are the same. So is the verdict on a broken file:
+    /// its good rows can be had.
+    pub fn rows(&self, picture: &Picture, rows: u32, limits: &Limits) -> Result<Arc<RgbImage>, ToolError> {
+        let hash = picture.hash();
+        if let Some(found) = self.cache().get(hash) {
+            return Ok(found);
+        }
+        let again = {
+            let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+            if met.len() >= MET {
+                met.clear();
+            }
+            !met.insert(hash)
+        };
+        if again && let Ok(whole) = self.pixels(picture, limits) {
+            return Ok(whole);
+        }
+        match picture.decode_top(rows, limits) {
+            Ok(Some(top)) => Ok(Arc::new(top)),
+            Ok(None) => self.pixels(picture, limits),
+            Err(e) => Err(Fatal::BadImage { hash, why: e.to_string() }.into()),
+        }
+    }
+
     /// The text reader, loaded on the first call.
     pub fn ocr(&self) -> Result<&Ocr, Fatal> {
-        self.ocr.get_or_init(Ocr::embedded).as_ref().map_err(Clone::clone)
+        let load = || match (self.config.ocr, &self.config.networks) {
+            (OcrNetwork::Embedded, _) => Ocr::embedded(),
+            (OcrNetwork::Small, Some(networks)) => Ocr::small(networks),
+            (OcrNetwork::Small, None) => Err(no_networks(OCR_SMALL.name)),
+        };
+        self.ocr.get_or_init(load).as_ref().map_err(Clone::clone)
+    }
+
+    /// The detector of objects, loaded on the first call.
+    pub(crate) fn detector(&self) -> Result<&Detector, Fatal> {
+        let load = || match &self.config.networks {
+            Some(networks) => Detector::load(networks),
+            None => Err(no_networks(DETECT.name)),
+        };
+        self.detector.get_or_init(load).as_ref().map_err(Clone::clone)
+    }
+
+    /// Can objects be detected without fetching anything?
+    pub fn can_detect(&self) -> bool {
+        self.config.networks.as_ref().is_some_and(|n| n.has(&DETECT))
     }
 
     /// All text of a picture; read once, since several tools ask for it.
@@ -75,6 +168,10 @@ impl Engines {
         // The cache is valid after every single operation, so a panic elsewhere cannot have broken it.
         self.pixels.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn no_networks(name: &str) -> Fatal {
+    Fatal::Network { name: name.into(), why: "this registry was given no directory of networks".into() }
 }
 
 /// Least recently used pictures leave first.
@@ -123,7 +220,7 @@ mod tests {
     fn the_least_recently_used_leaves_first() {
         let picture = |shade| Picture::encode(&RgbImage::from_pixel(10, 10, image::Rgb([shade; 3]))).unwrap();
         let (a, b, c) = (picture(1), picture(2), picture(3));
-        let engines = Engines::new(2 * 300);
+        let engines = Engines::new(EnginesConfig { pixel_cache_bytes: 2 * 300, ..EnginesConfig::default() });
         let limits = Limits::default();
         for p in [&a, &b, &a, &c] {
             engines.pixels(p, &limits).unwrap();

@@ -198,7 +198,7 @@ async fn call(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Respon
             .map_err(|e| for_model(format!("the call is not what it should be: {e}")))?;
         drop(body);
         let reply = service.run(&call.name, call.arguments, deadline)?;
-        serde_json::to_vec(&ReplyBody::of(&reply, call.reply))
+        ReplyBody::write(&reply, call.reply)
             .map_err(|e| Fatal::Broken { tool: call.name, why: e.to_string() }.into())
     };
     match app.service.queued("call", &deadline, work).await {

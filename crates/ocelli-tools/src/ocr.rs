@@ -12,12 +12,13 @@ mod glyphs;
 mod ink;
 mod recognise;
 
-pub(crate) use recognise::bilinear;
+pub(crate) use recognise::{bilinear, own_pool};
 
 use image::RgbImage;
 use rten::Model;
 use serde::Serialize;
 
+use crate::networks::{Networks, OCR_SMALL};
 use crate::{Fatal, PixelBox, ToolError};
 
 static DETECTOR: &[u8] = include_bytes!("../models/PP-OCRv6_det_tiny.onnx");
@@ -66,7 +67,7 @@ impl std::fmt::Debug for Ocr {
 pub(crate) type Check<'a> = &'a dyn Fn() -> Result<(), ToolError>;
 
 fn broken(why: impl std::fmt::Display) -> Fatal {
-    Fatal::Network { name: "PP-OCRv6 tiny".into(), why: why.to_string() }
+    Fatal::Network { name: "PP-OCRv6".into(), why: why.to_string() }
 }
 
 impl Ocr {
@@ -74,6 +75,19 @@ impl Ocr {
     pub fn embedded() -> Result<Self, Fatal> {
         let detector = Model::load_static_slice(DETECTOR).map_err(broken)?;
         let recogniser = Model::load_static_slice(RECOGNISER).map_err(broken)?;
+        Self::of(detector, recogniser)
+    }
+
+    /// Loads the larger networks, which were fetched.
+    pub(crate) fn small(networks: &Networks) -> Result<Self, Fatal> {
+        let [detector, recogniser] = [0, 1].map(|k| {
+            let bytes = networks.read(&OCR_SMALL, &OCR_SMALL.files[k])?;
+            Model::load(bytes).map_err(broken)
+        });
+        Self::of(detector?, recogniser?)
+    }
+
+    fn of(detector: Model, recogniser: Model) -> Result<Self, Fatal> {
         let characters = recogniser
             .metadata()
             .get("character")

@@ -106,6 +106,38 @@ impl Picture {
         image::guess_format(&self.bytes).map_or("application/octet-stream", |f| f.to_mime_type())
     }
 
+    /// Decodes the first `rows` rows to 8-bit RGB, the same pixels as [`Picture::decode`] has there; `None` where the
+    /// file's form does not allow to stop in the middle.
+    pub(crate) fn decode_top(&self, rows: u32, limits: &Limits) -> Result<Option<RgbImage>, PictureError> {
+        // The same limits as for the whole: what is refused as a whole is refused in part.
+        let (format, _) = decoder(&self.bytes, limits)?;
+        if format != ImageFormat::Png {
+            return Ok(None);
+        }
+        let broken =
+            |e: png::DecodingError| PictureError::Broken { format: "PNG".into(), why: e.to_string() };
+        let allowed = png::Limits { bytes: 64 << 20 };
+        let mut reader = png::Decoder::new_with_limits(Cursor::new(&self.bytes[..]), allowed)
+            .read_info()
+            .map_err(broken)?;
+        let info = reader.info();
+        let plain = info.color_type == png::ColorType::Rgb
+            && info.bit_depth == png::BitDepth::Eight
+            && !info.interlaced
+            && info.trns.is_none()
+            && !info.is_animated();
+        if !plain {
+            return Ok(None);
+        }
+        let rows = rows.clamp(1, self.height);
+        let stride = self.width as usize * 3;
+        let mut pixels = vec![0; stride * rows as usize];
+        for row in pixels.chunks_exact_mut(stride) {
+            reader.read_row(row).map_err(broken)?;
+        }
+        Ok(RgbImage::from_raw(self.width, rows, pixels))
+    }
+
     /// Decodes to 8-bit RGB.
     pub fn decode(&self, limits: &Limits) -> Result<RgbImage, PictureError> {
         decode(&self.bytes, limits)
@@ -192,6 +224,26 @@ mod tests {
         assert_eq!(a.decode(&Limits::default()).unwrap(), pixels);
         assert_eq!(Picture::encode(&pixels).unwrap().hash(), a.hash());
         assert_eq!((a.width(), a.height()), (37, 23));
+    }
+
+    #[test]
+    fn the_top_is_that_of_the_whole() {
+        let pixels = RgbImage::from_fn(61, 40, |x, y| image::Rgb([(x * y) as u8, (y * 6) as u8, x as u8]));
+        let limits = Limits::default();
+        let whole = Picture::encode(&pixels).unwrap();
+        for rows in [1, 17, 40, 99] {
+            let top = whole.decode_top(rows, &limits).unwrap().unwrap();
+            assert_eq!(top.as_raw()[..], pixels.as_raw()[..61 * 3 * rows.min(40) as usize]);
+        }
+        // Another form is left to the other way.
+        let mut bytes = Vec::new();
+        image::GrayImage::new(5, 5).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
+        assert_eq!(Picture::new(bytes, &limits).unwrap().decode_top(2, &limits), Ok(None));
+        // A file that is cut off below what is asked for.
+        let cut = Picture::new(whole.bytes()[..whole.bytes().len() * 2 / 3].to_vec(), &limits).unwrap();
+        assert!(cut.decode(&limits).is_err());
+        assert!(cut.decode_top(40, &limits).is_err());
+        assert!(cut.decode_top(5, &limits).unwrap().is_some());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::error::for_model;
 use crate::{
-    Cache, Call, Deadline, Declared, Engines, Fatal, Images, Limits, RemoteTools, Reply, Tool, ToolError,
-    ToolSpec, tools,
+    Cache, Call, Deadline, Declared, Engines, EnginesConfig, Fatal, Images, Limits, RemoteTools, Reply, Tool,
+    ToolError, ToolSpec, tools,
 };
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.
@@ -27,13 +27,13 @@ impl Registry {
     pub fn empty(limits: Limits) -> Self {
         Self {
             tools: IndexMap::new(),
-            engines: Arc::new(Engines::new(256 << 20)),
+            engines: Arc::new(Engines::new(EnginesConfig::default())),
             limits: Arc::new(limits),
             cache: None,
         }
     }
 
-    /// All tools of this crate.
+    /// All tools of this crate that work without fetching anything, which is all but `detect`.
     pub fn standard(limits: Limits) -> Self {
         tools::add_all(Self::empty(limits))
     }
@@ -54,9 +54,9 @@ impl Registry {
         remote.tools().iter().cloned().fold(self, Self::with_declared)
     }
 
-    /// Keeps at most `bytes` of decoded pictures (3 bytes a pixel) between calls; 256 MiB if not called.
-    pub fn with_pixel_cache(mut self, bytes: usize) -> Self {
-        self.engines = Arc::new(Engines::new(bytes));
+    /// Other engines: another cache of decoded pictures, networks that were fetched.
+    pub fn with_engines(mut self, config: EnginesConfig) -> Self {
+        self.engines = Arc::new(Engines::new(config));
         self
     }
 

@@ -158,6 +158,23 @@ impl Call<'_> {
         self.engines.pixels(picture, self.limits)
     }
 
+    /// A rectangle of a picture that the model named, pixel for pixel, with its place, and whether it was cut off at
+    /// the picture's edges.
+    pub(crate) fn part(&self, image: &ImageRef, bbox: Bbox) -> Result<(RgbImage, PixelBox, bool), ToolError> {
+        let (_, picture) = self.images.resolve(&image.0)?;
+        let (area, cut) = bbox.in_picture(picture.width(), picture.height())?;
+        let pixels = self.engines.rows(picture, area.y2, self.limits)?;
+        let stride = 3 * pixels.width() as usize;
+        let (from, to) = (3 * area.x1 as usize, 3 * area.x2 as usize);
+        let rows = pixels.as_raw().chunks_exact(stride).skip(area.y1 as usize).take(area.height() as usize);
+        let mut part = Vec::with_capacity((to - from) * area.height() as usize);
+        rows.for_each(|row| part.extend_from_slice(&row[from..to]));
+        let part = RgbImage::from_raw(area.width(), area.height(), part);
+        let part =
+            part.ok_or_else(|| Fatal::Broken { tool: self.tool.into(), why: "too few rows".into() })?;
+        Ok((part, area, cut))
+    }
+
     /// All text of a picture that the model named.
     pub(crate) fn texts(&self, image: &ImageRef) -> Result<Arc<Vec<crate::ocr::Line>>, ToolError> {
         let (_, picture) = self.images.resolve(&image.0)?;

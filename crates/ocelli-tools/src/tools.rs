@@ -3,6 +3,7 @@
 mod answer;
 mod calculate;
 mod crop;
+mod detect;
 mod draw_box;
 mod draw_lines;
 mod enhance;
@@ -18,6 +19,7 @@ mod zoom_in_subfigure;
 pub use answer::Answer;
 pub use calculate::Calculate;
 pub use crop::Crop;
+pub use detect::Detect;
 pub use draw_box::DrawBox;
 pub use draw_lines::{DrawHorizontalLineByY, DrawVerticalLineByX};
 pub use enhance::Enhance;
@@ -32,7 +34,7 @@ pub use zoom_in_subfigure::ZoomInSubfigure;
 
 use crate::Registry;
 
-/// Every tool, in the order in which prompts list them.
+/// Every tool but [`Detect`], whose network must be fetched, in the order in which prompts list them.
 pub(crate) fn add_all(registry: Registry) -> Registry {
     registry
         .with::<Ocr>()

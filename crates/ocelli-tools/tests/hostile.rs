@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{ImageFormat, Rgb, RgbImage};
-use ocelli_tools::{Limits, Registry, Server, ServerConfig, ServiceConfig};
+use ocelli_tools::{EnginesConfig, Limits, Registry, Server, ServerConfig, ServiceConfig};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -141,7 +141,8 @@ async fn hostile_pictures_are_answered_and_leave_no_trace() {
         service: ServiceConfig { threads: 2, queue: 64, picture_bytes: 8 << 20, offered: vec![] },
         drain: Duration::from_secs(5),
     };
-    let registry = Registry::standard(limits).with_pixel_cache(32 << 20);
+    let registry = Registry::standard(limits)
+        .with_engines(EnginesConfig { pixel_cache_bytes: 32 << 20, ..EnginesConfig::default() });
     let server = Server::bind(registry, &config).await.unwrap();
     let url = format!("http://{}", server.address());
     tokio::spawn(server.run(std::future::pending()));

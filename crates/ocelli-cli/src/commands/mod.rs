@@ -10,10 +10,12 @@ mod init;
 mod inspect;
 mod local_policy;
 pub(crate) mod model_source;
+mod packages;
 mod report;
 mod rescore;
 mod rollout;
 mod run;
+mod tool_source;
 mod tools;
 mod train;
 mod verify;
@@ -58,7 +60,7 @@ impl Command {
             Self::Init(args) => init::run(&args, ui),
             Self::Inspect(args) => inspect::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
-            Self::Tools(args) => tools::run(&args),
+            Self::Tools(args) => tools::run(&args, ui),
             Self::Train(args) => train::run(&args, ui),
             Self::Rollout(args) => rollout::run(&args, ui),
             Self::Completions(args) => completions::run(&args),

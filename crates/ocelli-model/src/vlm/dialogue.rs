@@ -48,7 +48,8 @@ impl Vlm {
         pictures: &dyn Pictures,
     ) -> Result<Context, ModelError> {
         let mut context = Context::default();
-        let text = self.chat()?.render(messages, options)?;
+        let guard = self.tokenizer()?.guard();
+        let text = self.chat()?.render(&guard.messages(messages), &guard.options(options))?;
         self.write(&mut context, &text, messages, pictures)?;
         Ok(context)
     }
@@ -63,7 +64,8 @@ impl Vlm {
         options: &ChatOptions,
         pictures: &dyn Pictures,
     ) -> Result<Range<usize>, ModelError> {
-        let text = self.chat()?.continuation(new, options)?;
+        let guard = self.tokenizer()?.guard();
+        let text = self.chat()?.continuation(&guard.messages(new), &guard.options(options))?;
         self.write(context, &text, new, pictures)
     }
 
@@ -74,7 +76,7 @@ impl Vlm {
         messages: &[Message],
         pictures: &dyn Pictures,
     ) -> Result<Range<usize>, ModelError> {
-        let ids = self.tokenizer()?.encode(text)?;
+        let ids = self.tokenizer()?.encode_guarded(text)?;
         let images = self.see_all(messages.iter().flat_map(Message::images), pictures)?;
         context.push_written(&ids, self.placeholder, &images)
     }

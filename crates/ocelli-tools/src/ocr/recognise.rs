@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// One thread per call: many calls run side by side, and none waits for another's threads.
-pub(super) fn own_pool() -> Arc<ThreadPool> {
+pub(crate) fn own_pool() -> Arc<ThreadPool> {
     POOL.with(Arc::clone)
 }
 

@@ -1,6 +1,5 @@
 //! `crop`: a region at native resolution.
 
-use image::imageops;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -22,9 +21,7 @@ impl Tool for Crop {
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120]}"#;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let pixels = call.pixels(&self.image)?;
-        let (area, cut) = self.bbox.in_picture(pixels.width(), pixels.height())?;
-        let part = imageops::crop_imm(&*pixels, area.x1, area.y1, area.width(), area.height()).to_image();
+        let (part, area, cut) = call.part(&self.image, self.bbox)?;
         let note = if cut { " (limited to the picture)" } else { "" };
         Ok(Reply {
             text: format!("Cut out {area}{note}."),

@@ -72,7 +72,7 @@ impl Tool for Measure {
 impl Measure {
     /// A point inside the largest thing that the label names.
     fn labelled(&self, call: &Call<'_>, pixels: &RgbImage, label: &str) -> Result<(f64, f64), ToolError> {
-        let found = point::find(call, &self.image, pixels, label)?.1;
+        let found = point::find(call, &self.image, pixels, label)?;
         let size = |b: &crate::PixelBox| u64::from(b.width()) * u64::from(b.height());
         let largest = found.iter().max_by_key(|b| size(b)).map(crate::PixelBox::centre);
         largest.ok_or_else(|| for_model(format!("found nothing for {label:?}")))

@@ -43,12 +43,9 @@ impl Tool for Ocr {
 
 /// Lines of a picture or of a region, in the picture's own pixels.
 pub(crate) fn lines(call: &Call<'_>, image: &ImageRef, region: Option<Bbox>) -> Result<Vec<Line>, ToolError> {
-    let pixels = call.pixels(image)?;
-    let check = || call.check();
     let Some(region) = region else { return Ok((*call.texts(image)?).clone()) };
-    let (area, _) = region.in_picture(pixels.width(), pixels.height())?;
-    let part = image::imageops::crop_imm(&*pixels, area.x1, area.y1, area.width(), area.height()).to_image();
-    let mut lines = call.engines.ocr()?.read(&part, &check)?;
+    let (part, area, _) = call.part(image, region)?;
+    let mut lines = call.engines.ocr()?.read(&part, &|| call.check())?;
     for line in &mut lines {
         let b = line.bbox;
         line.bbox =

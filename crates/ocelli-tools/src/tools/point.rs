@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::colors;
+use crate::detector::canonical;
 use crate::error::for_model;
 use crate::regions::Component;
+use crate::tools::detect::AT_LEAST;
 use crate::{Call, ImageRef, PixelBox, Reply, Tool, ToolError};
 
 /// Find things by name and answer a point in the middle of each: a text that stands in the picture, or drawn shapes by
@@ -33,7 +35,11 @@ impl Tool for Point {
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let pixels = call.pixels(&self.image)?;
-        let (kind, boxes) = find(call, &self.image, &pixels, &self.label)?;
+        let (kind, boxes) = locate(call, &self.image, &pixels, &self.label)?;
+        // That nothing of a colour or form is there is an answer; a text that is not there is more likely misspelt.
+        if boxes.is_empty() && kind == "text" {
+            return Err(nothing(&self.label));
+        }
         let points: Vec<_> = boxes
             .iter()
             .map(|b| {
@@ -41,7 +47,7 @@ impl Tool for Point {
                 json!({"x": x, "y": y, "bbox": [b.x1, b.y1, b.x2, b.y2]})
             })
             .collect();
-        let mut text = format!("{} found ({kind}):", boxes.len());
+        let mut text = format!("{} found ({kind}){}", boxes.len(), if boxes.is_empty() { "." } else { ":" });
         for b in &boxes {
             let (x, y) = b.centre();
             text.push_str(&format!("\n({x}, {y}) in {b}"));
@@ -50,8 +56,30 @@ impl Tool for Point {
     }
 }
 
-/// Boxes of what a label names, and whether it named a shape or a text; finding nothing is a complaint.
+/// Boxes of what a label names; finding nothing is a complaint.
 pub(super) fn find(
+    call: &Call<'_>,
+    image: &ImageRef,
+    pixels: &RgbImage,
+    label: &str,
+) -> Result<Vec<PixelBox>, ToolError> {
+    match locate(call, image, pixels, label)?.1 {
+        boxes if boxes.is_empty() => Err(nothing(label)),
+        boxes => Ok(boxes),
+    }
+}
+
+fn nothing(label: &str) -> ToolError {
+    for_model(format!(
+        "found nothing for {label:?}. Texts are found as they are written (use ocr to see them); drawn things by colour \
+         ({}) and form ({})",
+        colors::names().join(", "),
+        FORMS.join(", ")
+    ))
+}
+
+/// Boxes of what a label names, and whether it named a shape, a text or an object.
+fn locate(
     call: &Call<'_>,
     image: &ImageRef,
     pixels: &RgbImage,
@@ -61,19 +89,10 @@ pub(super) fn find(
     if wanted.is_empty() {
         return Err(for_model("the label is empty; name a text, a colour or a form"));
     }
-    let (kind, boxes) = match description(&wanted) {
-        Some((colour, form)) => ("shape", shapes(pixels, colour, form)),
-        None => ("text", texts(call, image, &wanted)?),
-    };
-    if boxes.is_empty() {
-        return Err(for_model(format!(
-            "found nothing for {label:?}. Texts are found as they are written (use ocr to see them); drawn things by \
-             colour ({}) and form ({})",
-            colors::names().join(", "),
-            FORMS.join(", ")
-        )));
+    match description(&wanted) {
+        Some((colour, form)) => Ok(("shape", shapes(pixels, colour, form))),
+        None => named(call, image, pixels, &wanted),
     }
-    Ok((kind, boxes))
 }
 
 /// Colour and form of a description made of such words alone; `None` for anything else, which is then a text.
@@ -95,18 +114,32 @@ fn description(wanted: &str) -> Option<(Option<&'static str>, Option<&'static st
     (colour.is_some() || form.is_some() || any).then_some((colour, form))
 }
 
-fn texts(call: &Call<'_>, image: &ImageRef, wanted: &str) -> Result<Vec<PixelBox>, ToolError> {
+/// A text that is just that, else objects of that name where their network is at hand, else a text that holds it.
+fn named(
+    call: &Call<'_>,
+    image: &ImageRef,
+    pixels: &RgbImage,
+    wanted: &str,
+) -> Result<(&'static str, Vec<PixelBox>), ToolError> {
     let lines = call.texts(image)?;
     let that = |test: &dyn Fn(&str) -> bool| -> Vec<PixelBox> {
         lines.iter().filter(|l| test(&l.text.to_lowercase())).map(|l| l.bbox).collect()
     };
     let exact = that(&|t| t == wanted);
-    Ok(if exact.is_empty() { that(&|t| t.contains(wanted)) } else { exact })
+    if !exact.is_empty() {
+        return Ok(("text", exact));
+    }
+    if let Some(name) = canonical(wanted).filter(|_| call.engines.can_detect()) {
+        let objects = call.engines.detector()?.detect(pixels, AT_LEAST)?;
+        return Ok(("object", objects.iter().filter(|o| o.name == name).map(|o| o.bbox).collect()));
+    }
+    Ok(("text", that(&|t| t.contains(wanted))))
 }
 
 fn shapes(pixels: &RgbImage, colour: Option<&str>, form: Option<&str>) -> Vec<PixelBox> {
     let raw = pixels.as_raw();
-    colors::areas(pixels, 12, 500)
+    let (width, height) = pixels.dimensions();
+    colors::without_fringes(colors::areas(pixels, 12, 500), width as usize, height as usize)
         .into_iter()
         .filter(|area| {
             let of_colour = colour.is_none_or(|wanted| {

@@ -2,7 +2,7 @@
 //!
 //! Bilinear interpolation with integer weights, so that the result has the same bytes on every machine.
 
-use image::{RgbImage, imageops};
+use image::RgbImage;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -32,8 +32,7 @@ impl Tool for ZoomIn {
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 120, 60], "factor": 4}"#;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let pixels = call.pixels(&self.image)?;
-        let (area, cut) = self.bbox.in_picture(pixels.width(), pixels.height())?;
+        let (part, area, cut) = call.part(&self.image, self.bbox)?;
         let longer = area.width().max(area.height());
         let factor = self.factor.unwrap_or((TARGET / longer).clamp(1, 8)).clamp(1, 16);
         let size = u64::from(area.width() * factor) * u64::from(area.height() * factor);
@@ -44,7 +43,6 @@ impl Tool for ZoomIn {
                 call.limits.pixels
             )));
         }
-        let part = imageops::crop_imm(&*pixels, area.x1, area.y1, area.width(), area.height()).to_image();
         let large = enlarge(&part, factor, call)?;
         let scale = 1.0 / f64::from(factor);
         let back =

@@ -10,6 +10,7 @@ import io
 from typing import Any
 
 from mcp.server.mcpserver import Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from PIL import Image as Pixels
 
 server = MCPServer("peer")
@@ -37,7 +38,7 @@ def find(image: str, name: str, at_least: float = 0.5) -> dict[str, Any]:
     """Find objects by name, as an open-vocabulary detector would."""
     pixels = load(image)
     if name == "unicorn":
-        raise ValueError("no unicorn in this picture")
+        raise ToolError("no unicorn in this picture")
     return {"name": name, "bbox": [0, 0, pixels.width, pixels.height], "at_least": at_least}
 
 

@@ -10,9 +10,12 @@ use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::tool_env::ToolEnvConfig;
 use ocelli_data::ContentHash;
 use ocelli_reward::rubric::{PartConfig, PartKind};
+use ocelli_tools::OcrNetwork;
 use ocelli_worlds::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use super::super::tool_source::Remote;
 
 /// One run.
 #[derive(Debug, Deserialize, Serialize)]
@@ -70,7 +73,15 @@ impl RolloutConfig {
             PolicyConfig::Local { model, temperature, top_p, .. } => json!([model, temperature, top_p]),
             PolicyConfig::Endpoint(e) => json!([e.model, e.sampling]),
         };
-        json!([policy, self.env, self.tools.names, self.limits]).to_string()
+        let tools = match (self.tools.ocr, &self.tools.remote[..]) {
+            (OcrNetwork::Embedded, []) => json!(self.tools.names),
+            // Not the address: only which tools of which names there are.
+            (ocr, remote) => {
+                let remote: Vec<_> = remote.iter().map(|r| json!([r.prefix, r.only])).collect();
+                json!([self.tools.names, ocr, remote])
+            }
+        };
+        json!([policy, self.env, tools, self.limits]).to_string()
     }
 
     /// Name of the run within its ledger. More questions or more rollouts of each are the same run, which goes on;
@@ -200,9 +211,13 @@ impl Server {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Tools {
-    /// Names in the order in which prompts list them; all if left out.
+    /// Names in the order in which prompts list them; all but `detect` if left out.
     pub(super) names: Option<Vec<String>>,
-    /// Addresses of tool servers; the tools of this program if empty.
+    /// Networks that read text; `small` is fetched on first use.
+    pub(super) ocr: OcrNetwork,
+    /// Servers of other tools, over the Model Context Protocol; their tools stand beside those of this program.
+    pub(super) remote: Vec<Remote>,
+    /// Addresses of our own tool servers, which share the calls; the tools of this program if empty.
     pub(super) servers: Vec<String>,
     /// Calls of local tools that run together.
     pub(super) threads: usize,
@@ -210,7 +225,7 @@ pub(super) struct Tools {
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { names: None, servers: Vec::new(), threads: 4 }
+        Self { names: None, ocr: OcrNetwork::Embedded, remote: Vec::new(), servers: Vec::new(), threads: 4 }
     }
 }
 
@@ -250,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn tools_of_other_servers_are_read_and_written_back() {
+        let text = format!(
+            "{ORACLE}[tools]\nnames = [\"crop\", \"sam_segment\"]\n[[tools.remote]]\nprefix = \"sam_\"\nurl = \
+             \"http://127.0.0.1:9/mcp\"\n[[tools.remote]]\ncommand = [\"python\", \"dino.py\"]\n"
+        );
+        let config = parse(&text, &[]);
+        assert_eq!(config.tools.remote.len(), 2);
+        let again: RolloutConfig = config::parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap();
+        assert_eq!(again.tools.remote, config.tools.remote);
+        assert_ne!(config.run_name(), parse(ORACLE, &[]).run_name());
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         for (line, wrong, right) in [
             ("life = 3\n", "`life`", "`live`"),
@@ -270,7 +298,15 @@ mod tests {
         for same in ["live=3", "data.count=9", "group=4", "tools.threads=1", "out=y"] {
             assert_eq!(name(&[same]), base, "{same}");
         }
-        for other in ["seed=1", "data.seed=1", "data.level=hard", "limits.turns=2", "env.forgiven=5"] {
+        let other = [
+            "seed=1",
+            "data.seed=1",
+            "data.level=hard",
+            "limits.turns=2",
+            "env.forgiven=5",
+            "tools.ocr=small",
+        ];
+        for other in other {
             assert_ne!(name(&[other]), base, "{other}");
         }
     }
