@@ -30,7 +30,7 @@ fn run(
     arguments["image"] = json!("img_0");
     let arguments = arguments.as_object().cloned().unwrap_or_default();
     let call = ToolCall { id: String::new(), name: name.into(), arguments };
-    Ok(registry.run(&call, &images, &Deadline::after(Duration::from_secs(60))))
+    Ok(registry.run(&call, &images, &Deadline::after(Duration::from_secs(3600))))
 }
 
 /// The `i`-th test picture's size and level: from small to large, from easy to hard.

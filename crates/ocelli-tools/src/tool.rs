@@ -100,6 +100,9 @@ impl Bbox {
     }
 }
 
+/// Most bytes of pixels that are kept of a picture that a tool made.
+const KEPT: usize = 512 << 10;
+
 /// Time left to a call, and whether its caller still waits. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Deadline {
@@ -186,7 +189,11 @@ impl Call<'_> {
     pub fn made(&self, pixels: RgbImage, to_parent: Affine) -> Result<Option<Made>, ToolError> {
         let broken = |why: String| Fatal::Broken { tool: self.tool.to_owned(), why };
         let picture = Picture::encode(&pixels).map_err(|e| broken(e.to_string()))?;
-        self.engines.keep(picture.hash(), Arc::new(pixels));
+        // A large one is decoded again if anybody asks for it: most are looked at by the model alone, and to hold the
+        // pixels of each costs more time in fresh memory than that decoding.
+        if pixels.as_raw().len() <= KEPT {
+            self.engines.keep(picture.hash(), Arc::new(pixels));
+        }
         Ok(Some(Made { picture, to_parent: Some(to_parent) }))
     }
 

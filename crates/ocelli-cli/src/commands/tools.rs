@@ -141,12 +141,14 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         OcrChoice::Embedded => OcrNetwork::Embedded,
         OcrChoice::Small => OcrNetwork::Small,
     };
-    let listed = matches!(args.action, Action::List { .. });
-    let called = matches!(&args.action, Action::Call { name, .. } if name == tools::Detect::NAME);
-    let registry = match listed {
-        // A list needs no network.
-        true => Registry::standard(Limits::default()).with::<tools::Detect>(),
-        false => tool_source::registry(Limits::default(), args.detect || called, ocr, ui)?,
+    // A list and a call have `detect` always, and need its network only where it is called; a server offers it when told.
+    let registry = match &args.action {
+        Action::List { .. } => Registry::standard(Limits::default()).with::<tools::Detect>(),
+        Action::Call { name, .. } => {
+            let needed = args.detect || name == tools::Detect::NAME;
+            tool_source::registry(Limits::default(), needed, ocr, ui)?.with::<tools::Detect>()
+        }
+        _ => tool_source::registry(Limits::default(), args.detect, ocr, ui)?,
     };
     let registry = tool_source::with_remote(registry, &remote(args)?)?;
     match &args.action {
