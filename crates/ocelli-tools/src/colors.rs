@@ -5,27 +5,34 @@ use image::RgbImage;
 use crate::regions::{self, Component};
 
 /// Colours that have a name, with several shades where the name is wide.
-const NAMED: [(&str, [u8; 3]); 25] = [
+const NAMED: [(&str, [u8; 3]); 32] = [
     ("red", [214, 39, 40]),
     ("red", [255, 0, 0]),
     ("red", [150, 20, 20]),
+    ("red", [234, 153, 153]),
     ("blue", [31, 105, 190]),
     ("blue", [0, 0, 255]),
     ("blue", [20, 40, 120]),
     ("blue", [110, 170, 230]),
+    ("blue", [159, 197, 232]),
     ("green", [44, 150, 60]),
     ("green", [0, 255, 0]),
     ("green", [0, 100, 0]),
     ("green", [140, 200, 130]),
+    ("green", [182, 215, 168]),
     ("orange", [255, 140, 20]),
+    ("orange", [249, 203, 156]),
     ("purple", [140, 80, 190]),
     ("purple", [128, 0, 128]),
+    ("purple", [180, 167, 214]),
     ("brown", [130, 82, 60]),
     ("pink", [236, 130, 190]),
     ("pink", [255, 192, 203]),
     ("gray", [125, 125, 130]),
+    ("gray", [160, 160, 160]),
     ("gray", [190, 190, 190]),
     ("yellow", [250, 220, 40]),
+    ("yellow", [255, 229, 153]),
     ("cyan", [23, 190, 207]),
     ("magenta", [230, 30, 230]),
     ("black", [10, 10, 10]),
@@ -81,8 +88,12 @@ pub(crate) fn areas(pixels: &RgbImage, least: usize, most: usize) -> Vec<Compone
     found
 }
 
+/// Thin areas of fewer pixels are taken for parts of letters.
+const STROKE: usize = 40;
+
 /// Areas without the seams of smooth drawing: where a shape meets the ground, pixels of mixed colours form thin areas of
-/// their own. Such an area has no pixel whose eight neighbours all belong to it, and touches one that has.
+/// their own. Such an area has no pixel whose eight neighbours all belong to it, and touches one that has. Thin areas of
+/// few pixels are strokes of letters, and are left out as well.
 pub(crate) fn without_fringes(areas: Vec<Component>, width: usize, height: usize) -> Vec<Component> {
     let mut owner = vec![u32::MAX; width * height];
     for (k, area) in areas.iter().enumerate() {
@@ -122,18 +133,19 @@ mod tests {
 
     #[test]
     fn a_seam_is_part_of_no_shape() {
-        // A red square of 8 x 8 with a pale seam to its right, and a thin pale line elsewhere.
-        let pixels = RgbImage::from_fn(30, 12, |x, y| {
+        // A red square of 8 x 8 with a pale seam to its right, a thin pale line elsewhere, and a stroke of a letter.
+        let pixels = RgbImage::from_fn(30, 50, |x, y| {
             image::Rgb(match (x, y) {
                 (2..=9, 2..=9) => [220, 20, 20],
                 (10, 0..=11) => [240, 150, 150],
                 (20, _) => [240, 150, 150],
+                (25, 2..=9) => [40, 40, 60],
                 _ => [255; 3],
             })
         });
         let found = areas(&pixels, 8, 10);
-        assert_eq!(found.len(), 3);
-        let kept: Vec<u32> = without_fringes(found, 30, 12).iter().map(|a| a.bbox.x1).collect();
+        assert_eq!(found.len(), 4);
+        let kept: Vec<u32> = without_fringes(found, 30, 50).iter().map(|a| a.bbox.x1).collect();
         assert_eq!(kept, [20, 2]); // in the order of their first pixels
     }
 
@@ -145,6 +157,13 @@ mod tests {
             ([44, 150, 60], "green"),
             ([120, 120, 120], "gray"),
             ([255, 165, 0], "orange"),
+            // The pale fillings of office programs and of PuzzleVQA.
+            ([159, 197, 232], "blue"),
+            ([249, 203, 156], "orange"),
+            ([180, 167, 214], "purple"),
+            ([182, 215, 168], "green"),
+            ([255, 229, 153], "yellow"),
+            ([234, 153, 153], "red"),
         ] {
             assert_eq!(name(rgb), expected);
         }

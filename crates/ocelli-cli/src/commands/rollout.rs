@@ -117,6 +117,9 @@ fn work(config: &RolloutConfig, samples: &[Arc<Sample>]) -> anyhow::Result<Vec<T
     if samples.is_empty() || config.group == 0 {
         bail!("there is nothing to do: {} questions, {} rollouts of each", samples.len(), config.group);
     }
+    if config.live == 0 {
+        bail!("live is 0, so no rollout would ever be under way");
+    }
     let jobs = Job::group(samples, config.group, config.seed);
     Ok(tasks(&jobs, &config.decides())?)
 }

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::draw_lines::inside;
+use crate::draw::ColorName;
 use crate::{Affine, Call, ImageRef, PixelBox, Reply, Tool, ToolError, segmentation};
 
 /// Mark the region around a point: the bar, sector, object or area that the point lies in. Answers its area, its box and
-/// a picture in which everything else is faded.
+/// a picture in which everything else is faded and the region has a red edge.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentRegionAroundPoint {
@@ -48,6 +49,13 @@ impl Tool for SegmentRegionAroundPoint {
         };
         let labels = segmentation::segment(&pixels, k, &|| call.check())?;
         let wanted = labels[(y * w + x) as usize];
+        // A pale region on pale ground shows by its edge alone.
+        let edge = |x: u32, y: u32| {
+            let inside = |x: u32, y: u32| x < w && y < h && labels[(y * w + x) as usize] == wanted;
+            let left = x.checked_sub(1).is_some_and(|x| inside(x, y));
+            let above = y.checked_sub(1).is_some_and(|y| inside(x, y));
+            !(left && above && inside(x + 1, y) && inside(x, y + 1))
+        };
         let mut faded = (*pixels).clone();
         let (mut area, mut b) = (0u64, PixelBox { x1: w, y1: h, x2: 0, y2: 0 });
         for (i, pixel) in faded.pixels_mut().enumerate() {
@@ -60,6 +68,9 @@ impl Tool for SegmentRegionAroundPoint {
                     x2: b.x2.max(px + 1),
                     y2: b.y2.max(py + 1),
                 };
+                if edge(px, py) {
+                    *pixel = ColorName::Red.rgb();
+                }
             } else {
                 pixel.0 = pixel.0.map(|c| 191 + c / 4); // three quarters of the way to white
             }
