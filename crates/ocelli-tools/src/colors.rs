@@ -113,7 +113,11 @@ pub(crate) fn without_fringes(areas: Vec<Component>, width: usize, height: usize
             around(i).any(|n| owner[n] != k as u32 && solid.get(owner[n] as usize).is_some_and(|s| *s))
         })
     };
-    let fringe: Vec<bool> = areas.iter().enumerate().map(|(k, a)| !solid[k] && touches_solid(k, a)).collect();
+    let fringe: Vec<bool> = areas
+        .iter()
+        .enumerate()
+        .map(|(k, a)| !solid[k] && (a.pixels.len() < STROKE || touches_solid(k, a)))
+        .collect();
     areas.into_iter().zip(fringe).filter(|(_, fringe)| !fringe).map(|(area, _)| area).collect()
 }
 
