@@ -2,6 +2,7 @@
 //! servers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ocelli_data::io::read_bounded;
@@ -124,7 +125,8 @@ impl Remote {
             _ => bail!("a remote tool server is named by its address or by its command: one of the two"),
         };
         let (prefix, only) = (self.prefix.clone(), self.only.clone());
-        Ok(RemoteConfig { prefix, only, ..RemoteConfig::new(endpoint) })
+        // A program may have to load half a Python first.
+        Ok(RemoteConfig { prefix, only, connect: Duration::from_secs(60), ..RemoteConfig::new(endpoint) })
     }
 }
 
