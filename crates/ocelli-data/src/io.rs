@@ -1,7 +1,7 @@
 //! Files: bounded reads, atomic writes, JSON lines, and images by content. Every error carries its path.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -85,6 +85,14 @@ pub fn create_dir(path: &Path) -> Result<(), IoError> {
 /// Writes a file so that a reader sees the old content or the new one, never a part: a temporary file beside it,
 /// flushed to disk, then renamed over it. Threads and processes may write the same path at once; the last one stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    write_atomic_with(path, |out| out.write_all(bytes))
+}
+
+/// [`write_atomic`] for content that is made piece by piece and need not be in memory at once.
+pub fn write_atomic_with(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), IoError> {
     if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         create_dir(dir)?;
     }
@@ -94,9 +102,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     name.push(format!(".tmp-{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let tmp = path.with_file_name(name);
     let written = (|| {
-        let mut file = File::create(&tmp)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(&tmp)?);
+        fill(&mut file)?;
+        file.into_inner()?.sync_all()
     })();
     if let Err(e) = written {
         let _ = fs::remove_file(&tmp);
@@ -285,6 +293,20 @@ mod tests {
         fs::write(&path, "1\n\ntwo\n").unwrap();
         let message = read_jsonl::<i32>(&path).unwrap_err().to_string();
         assert!(message.contains("x.jsonl:3:"), "{message}");
+    }
+
+    #[test]
+    fn a_failed_writer_leaves_the_old_content_and_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/page.html");
+        write_atomic_with(&path, |out| (0..3).try_for_each(|i| write!(out, "{i} "))).unwrap();
+        let failed = write_atomic_with(&path, |out| {
+            out.write_all(b"half of it")?;
+            Err(std::io::Error::other("no more"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("page.html"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0 1 2 ");
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Evaluation;
 use crate::stats::{
-    Interval, McNemar, PairedDifference, StatsError, benjamini_hochberg, detectable_difference, holm,
-    mcnemar, paired_bootstrap, paired_difference, paired_permutation, sample_size,
+    Estimate, Interval, McNemar, PairedDifference, StatsError, benjamini_hochberg, detectable_difference,
+    holm, mcnemar, paired_bootstrap, paired_difference, paired_permutation, proportion, sample_size,
 };
 use crate::summary::{CONFIDENCE, Mode};
 
@@ -71,6 +71,30 @@ pub struct Comparison {
     pub items_needed: Option<u64>,
     /// Items on which they differ.
     pub items: Vec<ItemDifference>,
+    /// Soundness of the reasoning on the same items, where a judge saw both runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<ReasoningComparison>,
+}
+
+/// Share of sound reasoning on a set of items that does not depend on the model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Soundness {
+    /// The first run's.
+    pub a: Estimate,
+    /// The second run's.
+    pub b: Estimate,
+    /// Exact test of the difference.
+    pub mcnemar: McNemar,
+}
+
+/// Soundness of reasoning, compared. A judge sees different items of each run in the official protocol (those answered right),
+/// which makes its two numbers incomparable; these two sets are the same for both runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReasoningComparison {
+    /// On all items judged in both runs.
+    pub all: Soundness,
+    /// On those of them that both runs answer right; `None` where there are none.
+    pub both_right: Option<Soundness>,
 }
 
 impl Comparison {
@@ -127,6 +151,35 @@ fn credits(run: &Evaluation, mode: Mode) -> BTreeMap<&str, Credits> {
         entry.samples += 1;
     }
     by_item
+}
+
+fn reasoning(a: &Evaluation, b: &Evaluation) -> Result<Option<ReasoningComparison>, StatsError> {
+    let of_b: BTreeMap<&str, (bool, bool)> = judged(b).collect();
+    let both: Vec<((bool, bool), (bool, bool))> =
+        judged(a).filter_map(|(id, v)| Some((v, *of_b.get(id)?))).collect();
+    let over = |pairs: Vec<(bool, bool)>| -> Result<Option<Soundness>, StatsError> {
+        if pairs.is_empty() {
+            return Ok(None);
+        }
+        let (x, y): (Vec<bool>, Vec<bool>) = pairs.into_iter().unzip();
+        let share = |v: &[bool]| {
+            let credits: Vec<f64> = v.iter().map(|s| f64::from(u8::from(*s))).collect();
+            proportion::<u8>(&credits, None, CONFIDENCE)
+        };
+        Ok(Some(Soundness { a: share(&x)?, b: share(&y)?, mcnemar: mcnemar(&x, &y)? }))
+    };
+    let both_right = both.iter().filter(|(x, y)| x.1 && y.1).map(|(x, y)| (x.0, y.0)).collect();
+    let all = over(both.iter().map(|(x, y)| (x.0, y.0)).collect())?;
+    let both_right = over(both_right)?;
+    Ok(all.map(|all| ReasoningComparison { all, both_right }))
+}
+
+/// Items whose reasoning was judged: whether it is sound, and whether the answer is right. Unparsed is unsound.
+fn judged(run: &Evaluation) -> impl Iterator<Item = (&str, (bool, bool))> {
+    run.records.iter().filter_map(|r| {
+        let verdict = r.judged_reasoning.as_ref()?;
+        Some((r.id.as_str(), (verdict.sound == Some(true), verdict.answer_right)))
+    })
 }
 
 /// Compares pairs of runs; the corrections for several tests are over all of them.
@@ -210,5 +263,6 @@ fn one(a: &Evaluation, b: &Evaluation, mode: Mode) -> Result<Comparison, Compare
             None
         },
         items,
+        reasoning: reasoning(a, b)?,
     })
 }

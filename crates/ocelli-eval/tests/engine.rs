@@ -206,6 +206,21 @@ async fn a_folder_takes_one_run_only() {
 }
 
 #[tokio::test]
+async fn two_processes_do_not_write_one_log() {
+    let server = Server::start(|_, asked| truth(asked)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (table, out) = (table(dir.path()), dir.path().join("out"));
+    run(&server.policy(), &table, &out, None, 1).await.unwrap();
+    // A lock belongs to one opening of the file, so this stands for another process.
+    let held = std::fs::File::open(out.join("log.jsonl")).unwrap();
+    held.try_lock().unwrap();
+    let error = run(&server.policy(), &table, &out, None, 1).await.unwrap_err();
+    assert!(error.contains("log.jsonl") && error.contains("another process"), "{error}");
+    held.unlock().unwrap();
+    assert_eq!(run(&server.policy(), &table, &out, None, 1).await.unwrap().1.from_log, N);
+}
+
+#[tokio::test]
 async fn samples_make_curves() {
     // Item i is right in i % 5 of 4 samples (4 at most); wrong answers scatter.
     let count = AtomicUsize::new(0);

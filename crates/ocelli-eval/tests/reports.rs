@@ -3,11 +3,9 @@
 // Helpers outside #[test] functions are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
-
 use ocelli_eval::compare::compare;
 use ocelli_eval::declare::{Benchmark, Task};
-use ocelli_eval::evaluate::{Evaluation, rescore};
+use ocelli_eval::evaluate::{Evaluation, Extra, rescore};
 use ocelli_eval::load::{Pictures, load};
 use ocelli_eval::report::{HtmlOptions, comparison_text, html, markdown, terminal};
 use ocelli_eval::stored::read_stored;
@@ -72,7 +70,7 @@ fn evaluation(n: usize, samples: usize, skill: usize, text: &str) -> Evaluation 
         load(&task, dir.path(), dir.path(), Pictures::Ignore)
     })
     .unwrap();
-    rescore(&task, &stored, &format!("model of skill {skill}"), &HashMap::new()).unwrap()
+    rescore(&task, &stored, &format!("model of skill {skill}"), &Extra::default()).unwrap()
 }
 
 fn embedded(page: &str) -> Value {

@@ -3,11 +3,9 @@
 // Helpers outside #[test] functions are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
-
 use ocelli_agent::endpoint::Outcome;
 use ocelli_eval::declare::{Format, StoredFormat, Task};
-use ocelli_eval::evaluate::{Evaluation, rescore};
+use ocelli_eval::evaluate::{Evaluation, Extra, rescore};
 use ocelli_eval::load::{LoadError, Pictures, Table, load};
 use ocelli_eval::stored::{read_stored, sniff};
 use serde_json::{Value, json};
@@ -29,7 +27,7 @@ fn rescored(task: &str, name: &str, text: &str, given: Option<&StoredFormat>) ->
         load(&task, dir.path(), dir.path(), Pictures::Ignore)
     };
     let stored = read_stored(&task, &path, given, table).map_err(|e| e.to_string())?;
-    Ok(rescore(&task, &stored, name, &HashMap::new()).unwrap())
+    Ok(rescore(&task, &stored, name, &Extra::default()).unwrap())
 }
 
 /// EMMA's published result files, where `OCELLI_EMMA` names a folder that holds them: every stored label is recomputed.
@@ -49,7 +47,7 @@ fn published_emma_files() {
     let mut wrong = Vec::new();
     for file in files {
         let stored = read_stored(&task, &file, None, || unreachable!("the files hold their items")).unwrap();
-        let e = rescore(&task, &stored, "file", &HashMap::new()).unwrap();
+        let e = rescore(&task, &stored, "file", &Extra::default()).unwrap();
         let labels = e.summary.labels.unwrap();
         assert_eq!(labels.compared, e.records.len(), "{}", file.display());
         wrong.extend(labels.contradictions.into_iter().map(|c| (file.file_name().unwrap().to_owned(), c)));
@@ -201,6 +199,104 @@ fn any_rows_with_a_name_and_a_response() {
     }
 }
 
+/// Layouts of other harnesses and of people's own scripts; all hold the answers 2, 4 and 6 to the three items.
+#[test]
+fn layouts_of_other_programs() {
+    let said = |i: usize| format!("The answer is {}.", 2 * i);
+    let lines = |row: &dyn Fn(usize) -> Value| (1..=3).map(|i| format!("{}\n", row(i))).collect::<String>();
+    let list = |row: &dyn Fn(usize) -> Value| json!((1..=3).map(row).collect::<Vec<_>>());
+    let plain = |i: usize| json!({"id": i, "response": said(i)});
+    let chat = |i: usize| json!({"choices": [{"message": {"role": "assistant", "content": said(i)}}]});
+    let files = [
+        // lm-evaluation-harness and lmms-eval: rows counted from 0, nested lists of responses, the data set's row inside.
+        ("lm-eval.jsonl", lines(&|i| json!({"doc_id": i - 1, "doc": {"problem": format!("What is {i} + {i}?"), "id": i.to_string()}, "target": (2 * i).to_string(), "resps": [[said(i)]], "filtered_resps": [said(i)], "exact_match": 1.0}))),
+        // inspect's JSON log.
+        ("inspect.json", json!({"version": 2, "status": "success", "eval": {"task": "t", "model": "m"}, "samples": (1..=3).map(|i| json!({"id": i, "epoch": 1, "input": "q", "target": (2 * i).to_string(), "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": said(i)}], "output": {"model": "m", "choices": [{"message": {"content": said(i)}}], "completion": said(i)}, "scores": {"match": {"value": "C", "answer": "2"}}})).collect::<Vec<_>>()}).to_string()),
+        // The batch interface of OpenAI-compatible endpoints.
+        ("batch.jsonl", lines(&|i| json!({"id": format!("batch_req_{i}"), "custom_id": i.to_string(), "response": {"status_code": 200, "body": chat(i)}, "error": null}))),
+        // OpenCompass: a table by row number from 0.
+        ("opencompass.json", Value::Object((1..=3).map(|i| ((i - 1).to_string(), json!({"origin_prompt": "q", "prediction": said(i), "gold": (2 * i).to_string()}))).collect()).to_string()),
+        // VLMEvalKit's tables.
+        ("vlmeval.tsv", "index\tquestion\tanswer\tprediction\thit\n1\tq\t2\tThe answer is 2.\t1\n2\tq\t4\t\"The answer\nis 4.\"\t1\n3\tq\t6\tThe answer is 6.\t1\n".to_owned()),
+        // Qwen2.5-Math's evaluation.
+        ("qwen.jsonl", lines(&|i| json!({"idx": i - 1, "question": "q", "gt": (2 * i).to_string(), "code": [said(i)], "pred": [(2 * i).to_string()], "score": [true]}))),
+        ("r1v.json", json!({"accuracy": 100.0, "results": list(&|i| json!({"question": {"id": i}, "id": i, "ground_truth": (2 * i).to_string(), "model_output": said(i), "extracted_answer": "2", "is_correct": true}))}).to_string()),
+        ("csv.csv", "\u{feff}ID,Model Output,extra\n1,\"The answer, I think, is 2.\",a\n2,The answer is 4.,b\n3,The answer is 6.,c\n".to_owned()),
+        ("map-of-texts.json", Value::Object((1..=3).map(|i| (i.to_string(), json!(said(i)))).collect()).to_string()),
+        ("texts.json", list(&|i| json!(said(i))).to_string()),
+        ("columns.json", json!({"id": [1, 2, 3], "response": [said(1), said(2), said(3)]}).to_string()),
+        ("pandas.json", json!({"id": {"0": 1, "1": 2, "2": 3}, "response": {"0": said(1), "1": said(2), "2": said(3)}}).to_string()),
+        ("questions.jsonl", lines(&|i| json!({"problem": format!("What is  {i} + {i}?"), "response": said(i)}))),
+        ("messages.jsonl", lines(&|i| json!({"id": i, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": said(i)}]}))),
+        ("camel.jsonl", lines(&|i| json!({"questionId": i, "modelResponse": said(i)}))),
+        ("nan.jsonl", lines(&|i| json!({"id": i, "response": said(i), "logprob": "X"})).replace("\"X\"", "NaN")),
+        ("extra.jsonl", lines(&|i| json!({"zzz": [1, {"a": 2}], "id": i, "prompt": "q", "model": "m", "response": said(i), "usage": {"completion_tokens": 9}, "ts": 1.5}))),
+        ("pretty.json", serde_json::to_string_pretty(&json!({"meta": {"model": "m"}, "rows": list(&plain)})).unwrap()),
+        ("one-line.json", json!({"meta": {"model": "m"}, "outputs": list(&plain)}).to_string()),
+        ("numbered.jsonl", lines(&|i| json!({"id": i, "output_1": said(i), "output_2": said(i)}))),
+        ("samples.jsonl", lines(&|i| json!({"id": i, "responses": [said(i), said(i)], "correct": [true, true]}))),
+    ];
+    for (name, text) in files {
+        let e = rescored("aime24", name, &text, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (e.summary.strict.credit, e.summary.strict.n, e.summary.items),
+            (3.0, 3, 3),
+            "{name}: {:?}",
+            e.summary.notes
+        );
+        if let Some(labels) = &e.summary.labels {
+            assert_eq!((labels.compared, labels.contradictions.len()), (e.records.len(), 0), "{name}");
+        }
+    }
+}
+
+/// Rows that could be joined to the wrong items are refused, or the reader is told how they were joined.
+#[test]
+fn golds_of_the_file_guard_the_join() {
+    let lines = |shift: usize| -> String {
+        (1..=3)
+            .map(|i| {
+                json!({"id": i, "response": "2", "gold": (2 * (i + shift)).to_string()}).to_string() + "\n"
+            })
+            .collect()
+    };
+    assert!(rescored("aime24", "a.jsonl", &lines(0), None).is_ok());
+    let message = rescored("aime24", "a.jsonl", &lines(1), None).unwrap_err();
+    assert!(
+        message.contains("`gold`") && message.contains("3 of 3 differ") && message.contains("another split"),
+        "{message}"
+    );
+    let one = lines(0).replace("\"6\"", "\"7\"");
+    let e = rescored("aime24", "a.jsonl", &one, None).unwrap();
+    assert!(e.summary.notes.iter().any(|n| n.contains("1 of 3 gold answers")), "{:?}", e.summary.notes);
+    let short = "{\"response\": \"2\"}\n{\"response\": \"4\"}\n";
+    let message = rescored("aime24", "a.jsonl", short, None).unwrap_err();
+    assert!(
+        message.contains("no column names the item") && message.contains("2 outputs are not the 3 items"),
+        "{message}"
+    );
+}
+
+/// Without the data set a file that holds gold answers is scored by those.
+#[test]
+fn a_file_may_stand_for_its_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.jsonl");
+    let rows: String = (1..=3)
+        .map(|i| json!({"qid": format!("q{i}"), "problem": "?", "answer": i.to_string(), "model_output": "It is 2."}).to_string() + "\n")
+        .collect();
+    std::fs::write(&path, rows).unwrap();
+    let task = Task::parse("math500").unwrap();
+    let absent = || load(&task, &dir.path().join("none"), dir.path(), Pictures::Ignore);
+    let stored = read_stored(&task, &path, None, absent).unwrap();
+    let e = rescore(&task, &stored, "m", &Extra::default()).unwrap();
+    assert_eq!((e.summary.strict.credit, e.summary.items), (1.0, 3));
+    assert!(e.summary.notes.iter().any(|n| n.contains("those of the file")), "{:?}", e.summary.notes);
+    std::fs::write(&path, "{\"qid\": 1, \"model_output\": \"2\"}\n").unwrap();
+    let message = read_stored(&task, &path, None, absent).unwrap_err().to_string();
+    assert!(message.contains("is not here"), "{message}");
+}
+
 #[test]
 fn columns_may_be_named() {
     let file =
@@ -231,7 +327,7 @@ fn what_does_not_fit_is_said_clearly() {
     );
     let columns = message("a.jsonl", "{\"number\": 1, \"said\": \"2\"}\n");
     assert!(
-        columns.contains("no column names the item")
+        columns.contains("no column is the response")
             && columns.contains("`said`")
             && columns.contains("--response"),
         "{columns}"
@@ -275,6 +371,7 @@ fn formats_are_found_out() {
         ("e.json", "{\"id\": 1}\n{\"id\": 2}\n", Format::Jsonl),
         ("f.jsonl", "{\"id\": 1}\n", Format::Jsonl),
         ("g.tsv", "", Format::Tsv),
+        ("g.CSV", "", Format::Csv),
         ("h.parquet", "", Format::Parquet),
     ];
     for (name, text, expected) in cases {

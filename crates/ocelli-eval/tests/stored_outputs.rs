@@ -3,11 +3,10 @@
 // Helpers outside #[test] functions are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 use ocelli_eval::declare::Task;
-use ocelli_eval::evaluate::{Evaluation, rescore};
+use ocelli_eval::evaluate::{Evaluation, Extra, rescore};
 use ocelli_eval::load::{Pictures, load};
 use ocelli_eval::stored::read_stored;
 use serde_json::Value;
@@ -27,7 +26,7 @@ fn rescored(task: &str, file: &str) -> Option<Evaluation> {
     let stored =
         read_stored(&task, &data.join(file), None, || load(&task, &data, blobs.path(), Pictures::Ignore))
             .unwrap();
-    Some(rescore(&task, &stored, file, &HashMap::new()).unwrap())
+    Some(rescore(&task, &stored, file, &Extra::default()).unwrap())
 }
 
 /// Sum of the strict credits and of the reference credits as whole numbers, and n.

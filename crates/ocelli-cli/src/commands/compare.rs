@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ocelli_eval::compare::compare;
 use ocelli_eval::evaluate::Evaluation;
-use ocelli_eval::report::{HtmlOptions, comparison_text, html};
+use ocelli_eval::report::{HtmlOptions, comparison_text, write_html};
 use ocelli_eval::summary::Mode;
 
 use crate::ui::Ui;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let comparisons = compare(&pairs, mode)?;
     if let Some(path) = &args.html {
         let options = HtmlOptions { comparisons: &comparisons, ..HtmlOptions::default() };
-        ocelli_data::io::write_atomic(path, html(&first, &options).as_bytes())?;
+        ocelli_data::io::write_atomic_with(path, |out| write_html(out, &first, &options))?;
     }
     if ui.json {
         println!("{}", serde_json::to_string_pretty(&comparisons)?);

@@ -8,10 +8,11 @@ use anyhow::{Context, bail};
 use ocelli_agent::endpoint::{
     ApiKey, Concurrency, Endpoint, EndpointConfig, Price, RetryPolicy, SamplingParams,
 };
+use ocelli_data::io::{write_atomic, write_atomic_with};
 use ocelli_eval::declare::{Benchmark, Task};
 use ocelli_eval::evaluate::{Evaluation, Plan, ReasoningMode, evaluate};
 use ocelli_eval::load::{Images, Pictures, load};
-use ocelli_eval::report::{HtmlOptions, html, markdown, overview, terminal};
+use ocelli_eval::report::{HtmlOptions, markdown, overview, terminal, write_html};
 use ocelli_eval::run::{Cache, Policy};
 
 use super::local_policy::LocalModel;
@@ -132,10 +133,12 @@ pub(super) fn report(
     ui: &Ui,
     brief: bool,
 ) -> anyhow::Result<()> {
-    let write = |name: &str, text: String| ocelli_data::io::write_atomic(&folder.join(name), text.as_bytes());
-    write("report.json", serde_json::to_string(evaluation)?)?;
-    write("report.md", markdown(evaluation))?;
-    write("report.html", html(evaluation, options))?;
+    // Piece by piece: a report with its pictures is larger than everything else in memory.
+    write_atomic_with(&folder.join("report.json"), |out| {
+        serde_json::to_writer(out, evaluation).map_err(std::io::Error::from)
+    })?;
+    write_atomic(&folder.join("report.md"), markdown(evaluation).as_bytes())?;
+    write_atomic_with(&folder.join("report.html"), |out| write_html(out, evaluation, options))?;
     if !ui.json {
         if !brief {
             println!("{}", terminal(&evaluation.summary, 24));

@@ -1,24 +1,24 @@
 //! `ocelli rescore`: score stored outputs, or a run's log, without asking anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use ocelli_eval::declare::{Format, StoredFormat};
-use ocelli_eval::evaluate::rescore;
+use ocelli_eval::evaluate::{Extra, rescore};
 use ocelli_eval::load::{Pictures, load};
 use ocelli_eval::report::{HtmlOptions, overview};
 use ocelli_eval::stored::{from_log, read_stored, sniff};
-use serde::Deserialize;
 
 use super::eval::{data_dir, folder_name, report, task};
 use crate::ui::Ui;
 
 /// Score stored outputs again, without a model: files of other programs, rows of id and response, or a run's folder.
 ///
-/// Files are JSON lines, a JSON list, a JSON object of rows, tab-separated or Parquet; which is found out from the file. Known
-/// layouts of published results are recognised by their columns; for others name the columns.
+/// Files are JSON lines, a JSON list or object, CSV, tab-separated or Parquet; which is found out from the file. Published results
+/// and the outputs of other harnesses are recognised by their columns; for others name the columns. Items are found by name,
+/// by row number or by the text of the question, and the report says how.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Benchmark with its variant, e.g. `mathvista` or `mathv:testmini`.
@@ -33,8 +33,14 @@ pub(crate) struct Args {
     #[arg(long, default_value = "runs/rescore")]
     out: PathBuf,
     /// Rewards of the samples (JSON lines of id, sample, reward) for best-of-k and weighted votes.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     rewards: Option<PathBuf>,
+    /// Preferences between samples (JSON lines of id, first, second, winner; null for a tie) for tournaments.
+    #[arg(long, value_name = "FILE")]
+    preferences: Option<PathBuf>,
+    /// What people say about some answers (JSON lines of id, sample, right): the accuracy is corrected by it.
+    #[arg(long, value_name = "FILE")]
+    human: Option<PathBuf>,
     #[command(flatten)]
     columns: Columns,
 }
@@ -94,30 +100,14 @@ impl Columns {
     }
 }
 
-#[derive(Deserialize)]
-struct Reward {
-    id: String,
-    #[serde(default)]
-    sample: u32,
-    reward: f64,
-}
-
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let task = task(&args.task)?;
     let data = data_dir(args.data.as_deref());
     let blobs = args.out.join("images");
-    let mut rewards = HashMap::new();
-    if let Some(path) = &args.rewards {
-        for (i, r) in ocelli_data::io::read_jsonl::<Reward>(path)?.into_iter().enumerate() {
-            anyhow::ensure!(
-                r.reward.is_finite(),
-                "{}: row {} has a reward that is not a number",
-                path.display(),
-                i + 1
-            );
-            rewards.insert((r.id, r.sample), r.reward);
-        }
-    }
+    let mut extra = Extra::default();
+    args.rewards.as_deref().map(|path| extra.read_rewards(path)).transpose()?;
+    args.preferences.as_deref().map(|path| extra.read_preferences(path)).transpose()?;
+    args.human.as_deref().map(|path| extra.read_human(path)).transpose()?;
     let several = args.outputs.len() > 1;
     let mut summaries = Vec::new();
     let mut folders = HashSet::new();
@@ -130,7 +120,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         };
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let name = name.with_context(|| format!("{} has no name", path.display()))?.to_string_lossy();
-        let evaluation = rescore(&task, &stored, &name, &rewards)?;
+        let evaluation = rescore(&task, &stored, &name, &extra)?;
         // Two files of one name from two folders keep a report each.
         let own = (1..).map(|n| if n == 1 { name.to_string() } else { format!("{name}-{n}") });
         let own = own.map(|n| folder_name(&n)).find(|n| folders.insert(n.clone()));

@@ -128,6 +128,8 @@ pub enum Format {
     Parquet,
     /// Tab-separated values with a header, quoted as in CSV.
     Tsv,
+    /// Comma-separated values with a header (RFC 4180).
+    Csv,
     /// One JSON object per line.
     #[default]
     Jsonl,
@@ -143,6 +145,7 @@ impl Format {
         match self {
             Self::Parquet => "Parquet",
             Self::Tsv => "tab-separated",
+            Self::Csv => "comma-separated",
             Self::Jsonl => "JSON lines",
             Self::Json => "a JSON list",
             Self::JsonMap => "a JSON object of rows",

@@ -1,11 +1,11 @@
 //! Verdicts to an evaluation: summary, records and differences.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use ocelli_agent::endpoint::{Outcome, Usage};
 use ocelli_data::Part;
 
-use super::{EvaluateError, Evaluation, ItemRecord};
+use super::{EvaluateError, Evaluation, Extra, ItemRecord};
 use crate::declare::{Benchmark, ReferenceRule, Task};
 use crate::item::Item;
 use crate::judge::{JudgeAgreement, judge_agreement};
@@ -13,8 +13,8 @@ use crate::prompt::option_letter;
 use crate::score::{Answer, GivenVerdict, Presented, Scored, score};
 use crate::stats::StatsError;
 use crate::summary::{
-    Difference, Mode, ModeSummary, PairSummary, Summary, curves, difference, group_tables, item_credits,
-    metrics, pair_summary, summarise,
+    Difference, Mode, ModeSummary, PairSummary, Summary, curves, difference, group_tables, human_check,
+    item_credits, metrics, pair_summary, summarise,
 };
 
 fn blank(task: &Task, benchmark: &Benchmark, items: usize) -> Result<Summary, StatsError> {
@@ -35,6 +35,7 @@ fn blank(task: &Task, benchmark: &Benchmark, items: usize) -> Result<Summary, St
         curves: None,
         pairs: None,
         judge: None,
+        human: None,
         reasoning: None,
         labels: None,
         usage: Usage::default(),
@@ -102,13 +103,31 @@ pub(super) fn of_answers(
     task: &Task,
     items: &[Item],
     answers: &[(usize, Answer<'_>)],
-    rewards: &HashMap<(String, u32), f64>,
+    extra: &Extra,
 ) -> Result<Evaluation, EvaluateError> {
     let mut summary = blank(task, &task.benchmark, items.len())?;
     let scored: Vec<Scored> = answers.iter().map(|(at, a)| score(task, &items[*at], a)).collect();
     let differences = fill(&mut summary, task, items, &scored, &BTreeMap::new())?;
     summary.samples = answers.iter().map(|(_, a)| a.sample + 1).max().unwrap_or(1);
-    summary.curves = Some(curves(items, &scored, rewards)?);
+    summary.curves = Some(curves(items, &scored, extra)?);
+    if let Some(why) = summary.curves.as_ref().map(|c| c.no_tournament.as_str()).filter(|w| !w.is_empty()) {
+        summary.notes.push(format!("no tournament although preferences were given: {why}"));
+    }
+    // The automatic verdict is the judge's where one was asked and could be read, else the strict rule's.
+    let automatic: Vec<(f64, Option<bool>)> = answers
+        .iter()
+        .zip(&scored)
+        .map(|((_, a), s)| {
+            let by_judge = a.judge.and_then(|j| j.strict).map(|right| f64::from(u8::from(right)));
+            let human = extra.human.get(&(s.item.clone(), s.sample)).copied();
+            (by_judge.unwrap_or_else(|| s.strict.or_zero().clamp(0.0, 1.0)), human)
+        })
+        .collect();
+    summary.human = human_check(&automatic)?;
+    if summary.human.as_ref().map_or(0, |h| h.seen) < extra.human.len() {
+        let unknown = extra.human.len() - summary.human.as_ref().map_or(0, |h| h.seen);
+        summary.notes.push(format!("{unknown} verdicts of people are about answers that are not here"));
+    }
     let judged: Vec<(Option<bool>, Option<bool>)> = answers
         .iter()
         .zip(&scored)
@@ -141,6 +160,7 @@ pub(super) fn of_answers(
                 gold: item.gold_text(),
                 response: answer.text.to_owned(),
                 reasoning: None,
+                judged_reasoning: None,
                 outcome: s.outcome,
                 reference: s.reference,
                 strict: s.strict,
@@ -196,6 +216,7 @@ pub(super) fn of_given(
             gold: item.gold_text(),
             response: presented.iter().map(|p| p.text).collect::<Vec<_>>().join("\n\n---\n\n"),
             reasoning: None,
+            judged_reasoning: None,
             outcome: s.outcome,
             reference: s.reference,
             strict: s.strict,

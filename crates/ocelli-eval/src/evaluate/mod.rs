@@ -2,6 +2,7 @@
 
 mod assemble;
 mod captions;
+mod extra;
 mod judging;
 mod rescore;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::declare::{Kind, Task};
 use crate::item::{Item, items};
-use crate::judge::reasoning_report;
+use crate::judge::{ReasoningVerdict, reasoning_report};
 use crate::load::{LoadError, Table};
 use crate::prompt::PromptError;
 use crate::run::{
@@ -27,6 +28,7 @@ use crate::stats::StatsError;
 use crate::summary::{Difference, Summary};
 
 use assemble::{of_answers, of_given};
+pub use extra::{Extra, ExtraError};
 pub use rescore::rescore;
 
 /// An evaluation that could not be finished.
@@ -110,6 +112,9 @@ pub struct ItemRecord {
     /// The thinking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
+    /// What a judge says about the reasoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_reasoning: Option<ReasoningVerdict>,
     /// How it ended.
     pub outcome: Outcome,
     /// Verdict of the official rule: credit, answer, rule and note.
@@ -186,7 +191,7 @@ pub async fn evaluate(
             for (i, (_, answer)) in answers.iter_mut().enumerate() {
                 answer.judge = replies.get(&i);
             }
-            let mut evaluation = of_answers(plan.task, &items, &answers, &HashMap::new())?;
+            let mut evaluation = of_answers(plan.task, &items, &answers, &Extra::default())?;
             for (record, entry) in evaluation.records.iter_mut().zip(&entries) {
                 record.reasoning = entry.and_then(|e| e.reasoning.clone());
             }
@@ -204,6 +209,11 @@ pub async fn evaluate(
                     .await?;
                     let stepwise = plan.reasoning == ReasoningMode::Stepwise;
                     evaluation.summary.reasoning = Some(reasoning_report(&verdicts, stepwise)?);
+                    let mut by_item: HashMap<String, ReasoningVerdict> =
+                        verdicts.into_iter().map(|v| (v.item.clone(), v)).collect();
+                    for record in evaluation.records.iter_mut().filter(|r| r.sample == 0) {
+                        record.judged_reasoning = by_item.remove(&record.id);
+                    }
                 }
             }
             evaluation

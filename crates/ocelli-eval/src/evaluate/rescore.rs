@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use ocelli_agent::endpoint::Outcome;
 
 use super::assemble::{of_answers, of_given};
-use super::{EvaluateError, Evaluation, ItemRecord};
+use super::{EvaluateError, Evaluation, Extra, ItemRecord};
 use crate::declare::{Kind, Task};
 use crate::judge::{JudgeVerdict, judge_verdict};
 use crate::score::{Answer, GivenVerdict, Presented, score_given, score_scalar};
@@ -17,19 +17,18 @@ pub fn rescore(
     task: &Task,
     stored: &Stored,
     model: &str,
-    rewards: &HashMap<(String, u32), f64>,
+    extra: &Extra,
 ) -> Result<Evaluation, EvaluateError> {
     let place: HashMap<&str, usize> =
         stored.items.iter().enumerate().map(|(i, item)| (item.id.as_str(), i)).collect();
     let answered: HashSet<&str> = stored.answers.iter().map(|a| a.item.as_str()).collect();
     let absent = stored.items.iter().filter(|i| !answered.contains(i.id.as_str())).count();
     let judged = judged(task, stored, &place);
-    let rewards: HashMap<(String, u32), f64> = stored
-        .answers
-        .iter()
-        .filter_map(|a| Some(((a.item.clone(), a.sample), a.reward?)))
-        .chain(rewards.iter().map(|(key, reward)| (key.clone(), *reward)))
-        .collect();
+    let stored_rewards = stored.answers.iter().filter_map(|a| Some(((a.item.clone(), a.sample), a.reward?)));
+    let mut extra = extra.clone();
+    for (key, reward) in stored_rewards {
+        extra.rewards.entry(key).or_insert(reward);
+    }
     let mut evaluation = match task.benchmark.kind {
         Kind::Answer => {
             let mut answers: Vec<(usize, Answer<'_>)> = stored
@@ -54,7 +53,7 @@ pub fn rescore(
                 }
             }
             answers.sort_by_key(|(at, a)| (*at, a.sample));
-            of_answers(task, &stored.items, &answers, &rewards)?
+            of_answers(task, &stored.items, &answers, &extra)?
         }
         Kind::Pair | Kind::BestOf => {
             let mut by_item: HashMap<&str, Vec<&StoredAnswer>> = HashMap::new();

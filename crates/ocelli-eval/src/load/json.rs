@@ -38,14 +38,48 @@ pub(super) fn read_lines(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadErr
             continue;
         }
         row += 1;
-        let value = serde_json::from_slice(&line).map_err(|e| bad(path, format!("line {number}: {e}")))?;
+        let value = parse(&line, number == 1).map_err(|e| bad(path, format!("line {number}: {e}")))?;
         sink(row, cells(path, row, value)?)?;
     }
 }
 
-fn document(path: &Path, nested: &str) -> Result<Value, LoadError> {
-    let bytes = read_bounded(path, MAX_JSON)?;
-    let mut value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(path, e.to_string()))?;
+/// A value as programs write it: a byte order mark before it is passed over, and the `NaN` and `Infinity` of Python's
+/// writer, which are no JSON, become null.
+fn parse(bytes: &[u8], first: bool) -> Result<Value, serde_json::Error> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| first).unwrap_or(bytes);
+    serde_json::from_slice(bytes).or_else(|error| match without_nan(bytes) {
+        Some(text) => serde_json::from_slice(&text).map_err(|_| error),
+        None => Err(error),
+    })
+}
+
+/// The text with bare `NaN`, `Infinity` and `-Infinity` replaced by null; `None` where there are none.
+fn without_nan(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut at, mut found, mut quoted) = (Vec::with_capacity(bytes.len()), 0, false, false);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let word =
+            [&b"NaN"[..], b"-Infinity", b"Infinity"].into_iter().find(|w| !quoted && rest.starts_with(w));
+        if let Some(word) = word {
+            out.extend_from_slice(b"null");
+            (at, found) = (at + word.len(), true);
+            continue;
+        }
+        let step = if quoted && rest[0] == b'\\' { 2.min(rest.len()) } else { 1 };
+        quoted ^= step == 1 && rest[0] == b'"';
+        out.extend_from_slice(&rest[..step]);
+        at += step;
+    }
+    found.then_some(out)
+}
+
+/// A whole JSON file.
+pub(crate) fn document(path: &Path) -> Result<Value, LoadError> {
+    parse(&read_bounded(path, MAX_JSON)?, true).map_err(|e| bad(path, e.to_string()))
+}
+
+fn within(path: &Path, nested: &str) -> Result<Value, LoadError> {
+    let mut value = document(path)?;
     if nested.is_empty() {
         return Ok(value);
     }
@@ -54,7 +88,7 @@ fn document(path: &Path, nested: &str) -> Result<Value, LoadError> {
 }
 
 pub(super) fn read_array(path: &Path, nested: &str, sink: &mut Sink<'_>) -> Result<(), LoadError> {
-    match document(path, nested)? {
+    match within(path, nested)? {
         Value::Array(rows) => {
             rows.into_iter().enumerate().try_for_each(|(i, v)| sink(i + 1, cells(path, i + 1, v)?))
         }
@@ -64,7 +98,7 @@ pub(super) fn read_array(path: &Path, nested: &str, sink: &mut Sink<'_>) -> Resu
 
 /// The key of a row becomes its column `#key`.
 pub(super) fn read_map(path: &Path, nested: &str, sink: &mut Sink<'_>) -> Result<(), LoadError> {
-    let rows: Map<String, Value> = match document(path, nested)? {
+    let rows: Map<String, Value> = match within(path, nested)? {
         Value::Object(rows) => rows,
         other => return Err(bad(path, format!("holds {}, not a table of rows", kind_of(&other)))),
     };
@@ -73,4 +107,21 @@ pub(super) fn read_map(path: &Path, nested: &str, sink: &mut Sink<'_>) -> Result
         cells.push(("#key".into(), Cell::Value(Value::String(key))));
         sink(i + 1, cells)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_python_writes_is_read() {
+        let read = |text: &str| parse(text.as_bytes(), true).map_err(|e| e.to_string());
+        assert_eq!(
+            read("\u{feff}{\"a\": NaN, \"b\": [-Infinity, 1]}"),
+            Ok(json!({"a": null, "b": [null, 1]}))
+        );
+        assert_eq!(read(r#"{"a": "NaN \" NaN", "b": NaN}"#), Ok(json!({"a": "NaN \" NaN", "b": null})));
+        assert!(read("{\"a\": NaNs}").is_err() && read("{\"a\": \"\\").is_err());
+    }
 }

@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use crate::declare::{Format, Layout, Task};
 
 pub use images::Images;
+pub(crate) use json::document;
 pub use options::option_list;
 
 /// Problems that are listed before the rest is only counted.
@@ -204,7 +205,8 @@ pub(crate) fn read_rows(
 ) -> Result<(), LoadError> {
     match format {
         Format::Parquet => parquet::read(path, sink),
-        Format::Tsv => tsv::read(path, sink),
+        Format::Tsv => tsv::read(path, b'\t', sink),
+        Format::Csv => tsv::read(path, b',', sink),
         Format::Jsonl => json::read_lines(path, sink),
         Format::Json => json::read_array(path, nested, sink),
         Format::JsonMap => json::read_map(path, nested, sink),

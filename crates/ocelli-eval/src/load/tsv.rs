@@ -1,5 +1,6 @@
-//! Tab-separated values with a header. A field that begins with `"` ends at the next lone `"`, may hold tabs and line
-//! breaks, and writes a quote as `""` (RFC 4180 with tabs, as pandas writes it). Read in one pass, one row in memory.
+//! Tab-separated and comma-separated values with a header. A field that begins with `"` ends at the next lone `"`, may
+//! hold separators and line breaks, and writes a quote as `""` (RFC 4180, with tabs as pandas writes it). Read in one pass,
+//! one row in memory.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -13,11 +14,11 @@ use super::{Cell, LoadError, MAX_IMAGE, Sink};
 /// Longest field: an image in base64.
 const MAX_FIELD: usize = MAX_IMAGE / 3 * 4;
 
-pub(super) fn read(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadError> {
+pub(super) fn read(path: &Path, separator: u8, sink: &mut Sink<'_>) -> Result<(), LoadError> {
     let os = |source| IoError::Os { what: "read", path: path.to_owned(), source };
     let bad = |message: String| LoadError::Format { path: path.to_owned(), message };
     let file = File::open(path).map_err(os)?;
-    let mut fields = Splitter::new(BufReader::with_capacity(1 << 16, file));
+    let mut fields = Splitter::new(BufReader::with_capacity(1 << 16, file), separator);
     let mut header: Option<Vec<String>> = None;
     let mut row = 0;
     loop {
@@ -65,11 +66,12 @@ enum Fault {
 struct Splitter<R> {
     bytes: std::io::Bytes<R>,
     peeked: Option<u8>,
+    separator: u8,
 }
 
 impl<R: Read> Splitter<R> {
-    fn new(reader: R) -> Self {
-        Self { bytes: reader.bytes(), peeked: None }
+    fn new(reader: R, separator: u8) -> Self {
+        Self { bytes: reader.bytes(), peeked: None, separator }
     }
 
     fn next(&mut self) -> Result<Option<u8>, Fault> {
@@ -95,7 +97,7 @@ impl<R: Read> Splitter<R> {
                         other => {
                             quoted = false;
                             self.peeked = other;
-                            if !matches!(other, None | Some(b'\t' | b'\n' | b'\r')) {
+                            if !matches!(other, None | Some(b'\n' | b'\r')) && other != Some(self.separator) {
                                 let message =
                                     format!("field {}: text after the closing quote", record.len() + 1);
                                 return Err(Fault::Bad(message));
@@ -111,7 +113,8 @@ impl<R: Read> Splitter<R> {
                             self.peeked = other;
                         }
                     },
-                    Some(b'\t' | b'\n') => break byte,
+                    Some(b'\n') => break byte,
+                    Some(b) if b == self.separator => break byte,
                     Some(b) => field.push(b),
                     None if quoted => {
                         return Err(Fault::Bad(format!(
@@ -128,7 +131,7 @@ impl<R: Read> Splitter<R> {
                 }
             };
             record.push(field);
-            if end != Some(b'\t') {
+            if end != Some(self.separator) {
                 return Ok(Some(record));
             }
         }

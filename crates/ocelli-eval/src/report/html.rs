@@ -1,15 +1,19 @@
 //! One HTML page that needs nothing else: numbers, plots, comparisons, and a list of all answers.
 //!
 //! The list draws only the rows in view, so ten thousand answers scroll like ten. Pictures are embedded up to a budget of bytes; the
-//! others are named by their hash.
+//! others are named by their hash. The page is written piece by piece: of the pictures one is in memory at a time, and
+//! in the browser each stays text until it is looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ocelli_agent::endpoint::wire::image_type;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer as _};
+use serde_json::ser::Formatter;
 
 use super::{cards, grouped, plot};
 use crate::compare::Comparison;
@@ -35,8 +39,31 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The page.
+/// The page as text.
 pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
+    let mut page = Vec::new();
+    // Neither a vector nor the serialisation of these types can fail.
+    let _ = write_html(&mut page, evaluation, options);
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+/// Writes the page; pictures are read, encoded and written one by one.
+pub fn write_html(
+    out: &mut dyn io::Write,
+    evaluation: &Evaluation,
+    options: &HtmlOptions<'_>,
+) -> io::Result<()> {
+    out.write_all(above_the_list(evaluation, options).as_bytes())?;
+    out.write_all(LIST.as_bytes())?;
+    out.write_all(b"</main>\n<script type=\"application/json\" id=\"data\">")?;
+    data(out, evaluation)?;
+    out.write_all(b"</script>\n")?;
+    pictures(out, &evaluation.records, options)?;
+    write!(out, "<script>{SCRIPT}</script></body></html>\n")
+}
+
+/// Everything but the list: what the whole comes to, groups, curves, rules, comparisons.
+fn above_the_list(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
     let summary = &evaluation.summary;
     let title = format!("{}: {}", summary.title, summary.model);
     let mut page = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
@@ -83,40 +110,60 @@ pub fn html(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
     page.push_str("<details><summary>All numbers</summary><pre>");
     page.push_str(&escape(&super::terminal(summary, usize::MAX)));
     page.push_str("</pre></details>");
-    page.push_str(LIST);
-    page.push_str("</main>");
-    let _ = write!(
-        page,
-        "<script type=\"application/json\" id=\"data\">{}</script><script>{SCRIPT}</script></body></html>\n",
-        data(evaluation, options)
-    );
     page
 }
 
-/// Everything that the list shows, as JSON that cannot end its script element.
-fn data(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String {
+/// JSON that cannot end the script element that it stands in.
+struct InScript;
+
+impl Formatter for InScript {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
+        for (i, piece) in text.split('<').enumerate() {
+            if i > 0 {
+                out.write_all(b"\\u003c")?;
+            }
+            out.write_all(piece.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn json<T: Serialize + ?Sized>(out: &mut dyn io::Write, value: &T) -> io::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(out, InScript)).map_err(io::Error::from)
+}
+
+/// Everything that the list shows, row by row.
+fn data(out: &mut dyn io::Write, evaluation: &Evaluation) -> io::Result<()> {
     let reasons: HashMap<(&str, u32), (&'static str, &str)> = evaluation
         .differences
         .iter()
         .map(|d| ((d.item.as_str(), d.sample), (d.kind.name(), d.reason.as_str())))
         .collect();
+    let groups: Vec<&str> = evaluation.summary.groups.iter().map(|g| g.name.as_str()).collect();
+    out.write_all(b"{\"groups\":")?;
+    json(out, &groups)?;
     // Samples of one item share their prompt: it is written once.
     let (mut prompts, mut place): (Vec<&str>, HashMap<&str, usize>) = Default::default();
-    let mut rows = Vec::with_capacity(evaluation.records.len());
-    for r in &evaluation.records {
-        let prompt = *place.entry(&r.prompt).or_insert_with(|| {
-            prompts.push(&r.prompt);
-            prompts.len() - 1
-        });
-        rows.push(record(r, prompt, reasons.get(&(r.id.as_str(), r.sample)).copied()));
+    out.write_all(b",\"rows\":")?;
+    {
+        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, InScript);
+        let mut rows = serializer.serialize_seq(None)?;
+        for r in &evaluation.records {
+            let prompt = *place.entry(&r.prompt).or_insert_with(|| {
+                prompts.push(&r.prompt);
+                prompts.len() - 1
+            });
+            rows.serialize_element(&ListRow::of(
+                r,
+                prompt,
+                reasons.get(&(r.id.as_str(), r.sample)).copied(),
+            ))?;
+        }
+        rows.end()?;
     }
-    let data = json!({
-        "groups": evaluation.summary.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(),
-        "rows": rows,
-        "prompts": prompts,
-        "pictures": pictures(&evaluation.records, options),
-    });
-    data.to_string().replace('<', "\\u003c")
+    out.write_all(b",\"prompts\":")?;
+    json(out, &prompts)?;
+    out.write_all(b"}")
 }
 
 const LIST: &str = r#"<section id="browser"><h2>Answers</h2>
@@ -167,34 +214,111 @@ fn compared(page: &mut String, c: &Comparison) {
     page.push_str("</details></details>");
 }
 
-fn record(r: &ItemRecord, prompt: usize, differs: Option<(&'static str, &str)>) -> Value {
-    // Browsers count in UTF-16 units, spans are in bytes.
-    let units = |at: usize| r.response.get(..at).map(|t| t.encode_utf16().count());
-    let span = r.strict.span.as_ref().and_then(|s| Some([units(s.start)?, units(s.end)?]));
-    let verdict = |v: &crate::score::Verdict| json!({"c": v.credit, "a": v.answer, "r": v.rule, "n": v.note});
-    json!({
-        "id": r.id, "s": r.sample, "p": prompt, "g": r.gold, "t": r.response, "th": r.reasoning,
-        "o": r.outcome.name(), "ref": verdict(&r.reference), "st": verdict(&r.strict), "u": r.strict.undecided,
-        "gr": r.groups, "im": r.images.iter().map(|h| h.short()).collect::<Vec<_>>(), "k": r.tokens, "j": r.judge,
-        "sp": span, "kind": differs.map(|d| d.0), "why": differs.map(|d| d.1),
-    })
+/// One answer as the list knows it; short names, since there may be ten thousand.
+#[derive(Serialize)]
+struct ListRow<'a> {
+    id: &'a str,
+    #[serde(rename = "s")]
+    sample: u32,
+    /// Place of the prompt in the list of prompts.
+    #[serde(rename = "p")]
+    prompt: usize,
+    #[serde(rename = "g")]
+    gold: &'a str,
+    #[serde(rename = "t")]
+    response: &'a str,
+    #[serde(rename = "th", skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a str>,
+    #[serde(rename = "o")]
+    outcome: &'static str,
+    #[serde(rename = "ref")]
+    reference: ListVerdict<'a>,
+    #[serde(rename = "st")]
+    strict: ListVerdict<'a>,
+    #[serde(rename = "u")]
+    undecided: bool,
+    #[serde(rename = "gr")]
+    groups: &'a [Vec<String>],
+    #[serde(rename = "im")]
+    images: Vec<String>,
+    #[serde(rename = "k")]
+    tokens: u64,
+    #[serde(rename = "j")]
+    judge: &'a str,
+    /// Whether the reasoning is sound, and what its judge says.
+    #[serde(rename = "rs", skip_serializing_if = "Option::is_none")]
+    reasoning: Option<(Option<bool>, &'a str)>,
+    /// Where the answer stands in the response, in the browser's units.
+    #[serde(rename = "sp")]
+    span: Option<[usize; 2]>,
+    kind: Option<&'static str>,
+    why: Option<&'a str>,
 }
 
-/// Data URLs of pictures by short hash, in the order of items, until the budget is used up.
-fn pictures(records: &[ItemRecord], options: &HtmlOptions<'_>) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let Some(images) = options.images else { return found };
-    let mut left = options.image_budget;
+#[derive(Serialize)]
+struct ListVerdict<'a> {
+    #[serde(rename = "c")]
+    credit: Option<f64>,
+    #[serde(rename = "a")]
+    answer: Option<&'a str>,
+    #[serde(rename = "r")]
+    rule: &'a str,
+    #[serde(rename = "n")]
+    note: &'a str,
+}
+
+impl<'a> ListVerdict<'a> {
+    fn of(v: &'a crate::score::Verdict) -> Self {
+        Self { credit: v.credit, answer: v.answer.as_deref(), rule: &v.rule, note: &v.note }
+    }
+}
+
+impl<'a> ListRow<'a> {
+    fn of(r: &'a ItemRecord, prompt: usize, differs: Option<(&'static str, &'a str)>) -> Self {
+        // Browsers count in UTF-16 units, spans are in bytes.
+        let units = |at: usize| r.response.get(..at).map(|t| t.encode_utf16().count());
+        Self {
+            id: &r.id,
+            sample: r.sample,
+            prompt,
+            gold: &r.gold,
+            response: &r.response,
+            thinking: r.reasoning.as_deref(),
+            outcome: r.outcome.name(),
+            reference: ListVerdict::of(&r.reference),
+            strict: ListVerdict::of(&r.strict),
+            undecided: r.strict.undecided,
+            groups: &r.groups,
+            images: r.images.iter().map(|h| h.short()).collect(),
+            tokens: r.tokens,
+            judge: &r.judge,
+            reasoning: r.judged_reasoning.as_ref().map(|v| (v.sound, v.comment.as_str())),
+            span: r.strict.span.as_ref().and_then(|s| Some([units(s.start)?, units(s.end)?])),
+            kind: differs.map(|d| d.0),
+            why: differs.map(|d| d.1),
+        }
+    }
+}
+
+/// Pictures as data URLs, each in an element of its own, in the order of items until the budget is used up. Neither
+/// base64 nor a media type holds a `<`.
+fn pictures(out: &mut dyn io::Write, records: &[ItemRecord], options: &HtmlOptions<'_>) -> io::Result<()> {
+    let Some(images) = options.images else { return Ok(()) };
+    let (mut seen, mut left) = (HashSet::new(), options.image_budget);
     for hash in records.iter().flat_map(|r| &r.images) {
-        let name = hash.short();
-        if found.contains_key(&name) || left == 0 {
+        if left == 0 {
+            break;
+        }
+        if !seen.insert(*hash) {
             continue;
         }
         // A picture that can no longer be read is named by its hash on the page.
         let Ok(bytes) = images.get(*hash) else { continue };
         let Some(kind) = image_type(&bytes).filter(|_| bytes.len() <= left) else { continue };
         left -= bytes.len();
-        found.insert(name, format!("data:{kind};base64,{}", STANDARD.encode(&bytes)));
+        write!(out, "<script type=\"text/plain\" id=\"picture-{}\">data:{kind};base64,", hash.short())?;
+        out.write_all(STANDARD.encode(&bytes).as_bytes())?;
+        out.write_all(b"</script>\n")?;
     }
-    found
+    Ok(())
 }

@@ -7,7 +7,7 @@ mod text;
 
 use crate::stats::{Estimate, Interval};
 
-pub use html::{HtmlOptions, html};
+pub use html::{HtmlOptions, html, write_html};
 pub use text::{comparison_text, markdown, overview, terminal};
 
 /// `37.0 %` or a dash.

@@ -113,7 +113,7 @@ fn names(svg: &mut String, ends: &mut [(f64, &str, &str)]) {
     }
 }
 
-/// pass@k, pass^k, majority and (where known) best-of-k over k.
+/// pass@k, pass^k, majority and (where known) best-of-k, weighted majority and tournament over k.
 pub(super) fn over_k(curves: &Curves) -> String {
     let rows = &curves.k;
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return String::new() };
@@ -121,12 +121,13 @@ pub(super) fn over_k(curves: &Curves) -> String {
     let ticks: Vec<f64> = rows.iter().map(|r| r.k as f64).collect();
     let mut svg = axes.frame("Accuracy over samples", &ticks, "samples k");
     type Series<'a> = (&'a str, &'a str, fn(&KRow) -> Option<Estimate>);
-    let series: [Series<'_>; 5] = [
+    let series: [Series<'_>; 6] = [
         ("c1", "pass@k", |r| Some(r.pass)),
         ("c2", "majority", |r| Some(r.majority)),
         ("c3", "pass^k", |r| Some(r.pass_all)),
         ("c4", "best-of-k", |r| r.best_of),
         ("c5", "weighted maj.", |r| r.weighted_majority),
+        ("c6", "tournament", |r| r.tournament),
     ];
     let mut ends = Vec::new();
     for (class, name, value) in &series {

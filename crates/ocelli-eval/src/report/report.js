@@ -49,7 +49,8 @@
     if (r.im.length) {
       const box = make("div");
       for (const hash of r.im) {
-        if (data.pictures[hash]) { const img = make("img"); img.src = data.pictures[hash]; img.alt = "picture " + hash; box.append(img); }
+        const picture = $("picture-" + hash);
+        if (picture) { const img = make("img"); img.src = picture.textContent; img.alt = "picture " + hash; box.append(img); }
         else box.append(make("small", "", "picture " + hash + " is not embedded "));
       }
       out.append(box);
@@ -63,6 +64,7 @@
     part("Response", text);
     if (r.th) { const d = make("details"); d.append(make("summary", "", "Thinking"), make("div", "text", r.th)); out.append(d); }
     if (r.j) part("Judge", make("div", "text", r.j));
+    if (r.rs) part("Reasoning: " + (r.rs[0] === null ? "not decided" : r.rs[0] ? "sound" : "unsound"), make("div", "text", r.rs[1]));
     const chips = make("div", "chips");
     data.groups.forEach((g, i) => (r.gr[i] || []).forEach(label => chips.append(make("span", "", g + ": " + label))));
     if (chips.childElementCount) part("Groups", chips);

@@ -109,9 +109,19 @@ fn sheets(summary: &Summary) -> Vec<Sheet> {
             cells.extend([with_interval(Some(r.pass)), above, with_interval(Some(r.pass_all))]);
             cells.extend([with_interval(Some(r.majority)), percent(r.best_of.map(|e| e.mean))]);
             cells.push(percent(r.weighted_majority.map(|e| e.mean)));
+            cells.push(percent(r.tournament.map(|e| e.mean)));
             cells
         });
-        let header = row(["k", "pass@k", "above chance", "pass^k", "maj@k", "best-of-k", "weighted maj@k"]);
+        let header = row([
+            "k",
+            "pass@k",
+            "above chance",
+            "pass^k",
+            "maj@k",
+            "best-of-k",
+            "weighted maj@k",
+            "tournament",
+        ]);
         sheets.push(Sheet {
             title: "Samples (exact expectations over the stored samples, strict)".into(),
             header,
@@ -169,6 +179,33 @@ fn sheets(summary: &Summary) -> Vec<Sheet> {
             vec!["Cohen's kappa".into(), j.kappa.map_or_else(|| "-".into(), |k| format!("{k:.3}"))],
         ];
         sheets.push(Sheet { title: "Judge against the strict rule".into(), header: row(["", ""]), rows });
+    }
+    if let Some(h) = &summary.human {
+        let mut rows = vec![
+            vec!["answers that people judged".into(), h.seen.to_string()],
+            vec!["the automatic verdict agrees".into(), h.agreed.to_string()],
+            vec!["Cohen's kappa".into(), h.kappa.map_or_else(|| "-".into(), |k| format!("{k:.3}"))],
+        ];
+        match &h.corrected {
+            Some(c) => {
+                rows.push(vec!["automatic accuracy".into(), percent(Some(c.judged))]);
+                let corrected = format!("{} {}", percent(Some(c.mean)), bracket(c.interval));
+                rows.push(vec!["corrected by people (prediction-powered)".into(), corrected]);
+                rows.push(vec![
+                    "bias of the automatic verdict, points".into(),
+                    format!("{:+.1}", 100.0 * c.bias),
+                ]);
+            }
+            None => rows.push(vec![
+                "correction".into(),
+                "needs two answers that people saw, and two that they did not".into(),
+            ]),
+        }
+        sheets.push(Sheet {
+            title: "People against the automatic verdicts".into(),
+            header: row(["", ""]),
+            rows,
+        });
     }
     if let Some(r) = &summary.reasoning {
         let [[a, b], [c, d]] = r.cells;
@@ -383,6 +420,22 @@ pub fn comparison_text(c: &Comparison) -> String {
             c.shared,
             100.0 * detectable
         );
+    }
+    if let Some(r) = &c.reasoning {
+        let mut line = |set: &str, s: &crate::compare::Soundness| {
+            let _ = writeln!(
+                out,
+                "  sound reasoning on {} items {set}: {} and {}, exact McNemar p = {:.4}",
+                s.a.n,
+                with_interval(Some(s.a)),
+                with_interval(Some(s.b)),
+                s.mcnemar.p
+            );
+        };
+        line("judged in both", &r.all);
+        if let Some(both) = &r.both_right {
+            line("that both answer right", both);
+        }
     }
     out
 }

@@ -1,7 +1,10 @@
 //! The log of a run: `run.json` says what was asked of whom, `log.jsonl` holds one line per ended request. The log is
-//! only ever appended to; after a kill at any moment the complete lines are the truth and the rest is asked again.
+//! only ever appended to; after a kill at any moment the complete lines are the truth and the rest is asked again: nothing
+//! that is in the log is asked twice, and no request is lost. What the endpoint answered but this process did not
+//! live to write (at most the requests in flight) cannot be known and is asked again.
 
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -134,6 +137,12 @@ pub enum LogError {
         /// Its value here.
         wanted: String,
     },
+    /// Another process writes this log.
+    #[error("{path} is being written by another process; wait for it, or choose another folder")]
+    Busy {
+        /// The log.
+        path: PathBuf,
+    },
 }
 
 /// An open log.
@@ -142,6 +151,8 @@ pub struct Log {
     folder: PathBuf,
     writer: JsonlWriter,
     entries: HashMap<ContentHash, Entry>,
+    /// Held while the log is open: two runs in one folder would ask everything twice.
+    _lock: File,
 }
 
 impl Log {
@@ -165,13 +176,21 @@ impl Log {
             write_atomic(&head, &text)?;
         }
         let path = folder.join(format!("{name}.jsonl"));
+        let os = |source| IoError::Os { what: "lock", path: path.clone(), source };
+        // The lock comes first: what looks like an unfinished line may be one that another process is writing.
+        let lock = File::options().append(true).create(true).open(&path).map_err(os)?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(LogError::Busy { path }),
+            // Some file systems have no locks; a run there is the user's to watch.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
         // Opening cuts off an unfinished last line, so that reading afterwards finds whole lines only.
         let writer = JsonlWriter::open(&path)?;
         let mut entries: HashMap<ContentHash, Entry> = HashMap::new();
         for entry in read_jsonl::<Entry>(&path)? {
             entries.insert(entry.key, entry);
         }
-        Ok(Self { folder: folder.to_owned(), writer, entries })
+        Ok(Self { folder: folder.to_owned(), writer, entries, _lock: lock })
     }
 
     /// Appends an entry.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ocelli_agent::endpoint::{Outcome, Usage};
 use serde_json::{Map, Value};
 
+use super::cells::{cell, label, responses};
 use super::{PairNames, Rows, StoredAnswer, names_repeat, text};
 use crate::declare::{StoredFormat, Task};
 use crate::load::{LoadError, Place, Problems, kind_of};
@@ -22,8 +23,8 @@ pub(super) fn answers(
     let mut answers = Vec::with_capacity(rows.len());
     let mut names = PairNames::default();
     for (place, row) in rows {
-        let Some(item) = text(row.get(&format.id)) else {
-            let found = row.get(&format.id).map_or("nothing", kind_of);
+        let Some(item) = text(cell(row, &format.id)) else {
+            let found = cell(row, &format.id).map_or("nothing", kind_of);
             problems.push(place, format!("column `{}` names the item and holds {found}", format.id));
             continue;
         };
@@ -35,25 +36,46 @@ pub(super) fn answers(
             completion: row.get("completion_tokens").and_then(Value::as_u64).unwrap_or(0),
             ..Usage::default()
         };
-        let columns = response_columns(format, row);
-        let several = columns.len() > 1;
-        for (at, column) in columns.into_iter().enumerate() {
-            let extraction = text(row.get(&format.extraction)).filter(|_| !several);
-            let (outcome, response) = match row.get(&column) {
-                _ if column.is_empty() => {
-                    let text = extraction.clone().unwrap_or_default();
-                    let missing = text.is_empty() && scores.is_empty();
-                    (if missing { Outcome::Failed } else { Outcome::Ok }, text)
-                }
-                Some(Value::String(s)) if s.trim().is_empty() => (Outcome::Empty, s.clone()),
-                Some(Value::String(s)) => (Outcome::Ok, s.clone()),
-                Some(Value::Number(n)) => (Outcome::Ok, n.to_string()),
-                Some(Value::Null) | None => (Outcome::Failed, String::new()),
-                Some(other) => {
-                    problems
-                        .push(place, format!("column `{column}` is a response and holds {}", kind_of(other)));
-                    continue;
-                }
+        let extraction = text(cell(row, &format.extraction));
+        let said: Vec<Option<String>> = if !format.samples.is_empty() {
+            let columns = response_columns(format, row);
+            columns
+                .iter()
+                .map(|c| cell(row, c).and_then(responses).and_then(|r| r.into_iter().next()).flatten())
+                .collect()
+        } else if format.response.is_empty() {
+            // The extraction, or nothing beside scores, stands for the response.
+            vec![extraction.clone().or_else(|| (!scores.is_empty()).then(String::new))]
+        } else {
+            match cell(row, &format.response) {
+                None => vec![None],
+                Some(value) => match responses(value) {
+                    Some(said) => said,
+                    None => {
+                        let column = &format.response;
+                        problems.push(
+                            place,
+                            format!("column `{column}` is a response and holds {}", kind_of(value)),
+                        );
+                        continue;
+                    }
+                },
+            }
+        };
+        let several = said.len() > 1;
+        let labels = labels(cell(row, &format.label), said.len());
+        let cut = ["finish_reason", "stop_reason"].iter().any(|c| {
+            cell(row, c).and_then(Value::as_str).is_some_and(|r| ["length", "max_tokens"].contains(&r))
+        });
+        let thinking =
+            ["reasoning_content", "reasoning", "thinking"].iter().find_map(|c| row.get(*c)?.as_str());
+        for (at, response) in said.into_iter().enumerate() {
+            let outcome = match &response {
+                None => Outcome::Failed,
+                Some(_) if format.response.is_empty() && format.samples.is_empty() => Outcome::Ok,
+                Some(text) if text.trim().is_empty() => Outcome::Empty,
+                Some(_) if cut => Outcome::Truncated,
+                Some(_) => Outcome::Ok,
             };
             let next = samples.entry(item.clone()).or_insert(0);
             let numbered = row.get("sample").and_then(Value::as_u64).and_then(|s| u32::try_from(s).ok());
@@ -64,11 +86,11 @@ pub(super) fn answers(
                 variant: 0,
                 sample,
                 outcome,
-                text: response,
-                reasoning: None,
-                extraction,
-                judge: text(row.get(&format.judge)),
-                label: label(row.get(&format.label)).filter(|_| !several),
+                text: response.unwrap_or_default(),
+                reasoning: thinking.filter(|_| !several).map(str::to_owned),
+                extraction: extraction.clone().filter(|_| !several),
+                judge: text(cell(row, &format.judge)),
+                label: labels.get(at).copied().flatten(),
                 scores: scores.clone(),
                 reward: rewards.get(at).copied(),
                 usage,
@@ -79,26 +101,19 @@ pub(super) fn answers(
     Ok(answers)
 }
 
-/// Columns of the responses of a row; one empty name where the extraction stands for the response.
+/// Numbered columns of the samples of a row, from 0 or from 1.
 fn response_columns(format: &StoredFormat, row: &Map<String, Value>) -> Vec<String> {
-    if format.samples.is_empty() {
-        return vec![format.response.clone()];
-    }
-    let numbered = (0..MAX_SAMPLES).map(|i| format!("{}{i}", format.samples));
-    numbered.take_while(|column| row.contains_key(column)).collect()
+    let named = |i: usize| format!("{}{i}", format.samples);
+    let first = usize::from(!row.contains_key(&named(0)));
+    (first..MAX_SAMPLES).map(named).take_while(|column| row.contains_key(column)).collect()
 }
 
-/// A published verdict: true and false, or 1 and 0, also as text.
-fn label(value: Option<&Value>) -> Option<bool> {
-    match value? {
-        Value::Bool(b) => Some(*b),
-        Value::Number(n) => n.as_f64().map(|x| x > 0.5),
-        Value::String(s) => match s.trim().to_lowercase().as_str() {
-            "true" | "1" | "correct" => Some(true),
-            "false" | "0" | "incorrect" => Some(false),
-            _ => None,
-        },
-        _ => None,
+/// Published verdicts of the samples of a row: a list of them, or one for a single sample.
+fn labels(value: Option<&Value>, samples: usize) -> Vec<Option<bool>> {
+    match value {
+        Some(Value::Array(list)) if list.len() == samples => list.iter().map(label).collect(),
+        Some(value) if samples == 1 => vec![label(value)],
+        _ => vec![None; samples],
     }
 }
 
@@ -112,7 +127,7 @@ fn numbers<'a>(
 ) -> Vec<f64> {
     let mut found = Vec::new();
     for column in columns {
-        match row.get(column) {
+        match cell(row, column) {
             Some(Value::Number(n)) => found.push(n.as_f64().unwrap_or(f64::NAN)),
             Some(Value::Array(list)) => found.extend(list.iter().map(|v| v.as_f64().unwrap_or(f64::NAN))),
             other => problems.push(

@@ -8,29 +8,22 @@ use std::sync::Arc;
 use ocelli_data::io::{IoError, MAX_LINE};
 use serde_json::Value;
 
-use super::{Rows, StoredError};
+use super::cells::cell;
+use super::general::{format_of, is_document, rows_of};
+use super::{Rows, StoredError, columns_of};
 use crate::declare::{Format, StoredFormat, Task};
-use crate::load::{Cell, LoadError, Place, read_rows};
+use crate::load::{Cell, LoadError, Place, document, read_rows};
 
-/// Usual names of the columns of a general file, the first that is there counts.
-const IDS: [&str; 8] = ["id", "pid", "question_id", "qid", "unique_id", "idx", "index", "#key"];
-const RESPONSES: [&str; 8] = [
-    "response",
-    "output",
-    "model_output",
-    "generation",
-    "completion",
-    "raw_output",
-    "model_response",
-    "text",
-];
-const LABELS: [&str; 6] = ["correct", "true_false", "is_correct", "hit", "if_right", "right"];
-
-/// The file format by name and first bytes: `.parquet`, `.tsv`, a JSON list, JSON lines, or one JSON object of rows.
+/// The file format by name and first bytes: `.parquet`, `.tsv`, `.csv`, a JSON list, JSON lines, or one JSON object of rows.
 pub fn sniff(path: &Path) -> Result<Format, LoadError> {
-    match path.extension().and_then(|e| e.to_str()) {
+    match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
         Some("parquet") => return Ok(Format::Parquet),
         Some("tsv") => return Ok(Format::Tsv),
+        Some("csv") => return Ok(Format::Csv),
+        Some(kind @ ("xlsx" | "xls" | "pkl" | "gz" | "zip" | "zst" | "eval")) => {
+            let message = format!("a .{kind} file is not read; save it as CSV, TSV, Parquet or JSON first");
+            return Err(LoadError::Format { path: path.to_owned(), message });
+        }
         _ => {}
     }
     let os = |source| IoError::Os { what: "read", path: path.to_owned(), source };
@@ -46,6 +39,9 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
         }
     };
     next(&mut line)?;
+    if line.starts_with(b"\xef\xbb\xbf") {
+        line.drain(..3);
+    }
     match line.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => Ok(Format::Json),
         Some(b'{') => {
@@ -60,13 +56,13 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
         }
         _ => Err(LoadError::Format {
             path: path.to_owned(),
-            message: "is neither JSON, JSON lines, .tsv nor .parquet".into(),
+            message: "is neither JSON, JSON lines, .csv, .tsv nor .parquet".into(),
         }),
     }
 }
 
 fn rows(path: &Path, format: &StoredFormat) -> Result<Rows, LoadError> {
-    let file: Arc<str> = path.file_name().unwrap_or_default().to_string_lossy().into();
+    let file = file_name(path);
     let mut rows = Vec::new();
     read_rows(path, format.format, &format.rows, &mut |row, cells| {
         let columns = cells.into_iter().filter_map(|(name, cell)| match cell {
@@ -119,24 +115,44 @@ pub(super) fn choose(
     }
     if given.is_none() {
         let rows = match last.take() {
-            Some((kind, nested, rows)) if kind == found && nested.is_empty() => rows,
-            _ => rows(path, &StoredFormat { format: found, ..StoredFormat::default() })?,
+            Some((kind, nested, rows)) if kind == found && nested.is_empty() => Ok(rows),
+            _ => general_rows(path, found),
         };
-        match general(found, &rows) {
+        let rows = unnested(rows?, path)?;
+        match format_of(task, found, &rows) {
             Ok(format) => return Ok((format, rows)),
-            Err(why) => tried.push_str(&format!("\n  any rows with a name and a response: {why}")),
+            Err(why) => tried.push_str(&format!("\n  any rows with a response: {why}")),
         }
     }
     Err(StoredError::Format { path: path.to_owned(), task: task.benchmark.title.clone(), tried })
 }
 
-fn has(rows: &Rows, column: &str) -> bool {
-    rows.iter().any(|(_, row)| row.contains_key(column))
+/// Rows of a file of any program. A JSON document may keep them under a key, or as columns.
+fn general_rows(path: &Path, found: Format) -> Result<Rows, LoadError> {
+    match found {
+        Format::Json | Format::JsonMap => {
+            let bad = |message: String| LoadError::Format { path: path.to_owned(), message };
+            rows_of(document(path)?, &file_name(path)).map_err(bad)
+        }
+        _ => rows(path, &StoredFormat { format: found, ..StoredFormat::default() }),
+    }
 }
 
-fn columns_of(rows: &Rows) -> String {
-    let names = rows.first().map(|(_, row)| row.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>());
-    names.unwrap_or_default().join(", ")
+/// One line of JSON lines may be a whole document: `{"model": .., "results": [..]}`.
+fn unnested(rows: Rows, path: &Path) -> Result<Rows, LoadError> {
+    match rows.as_slice() {
+        [(_, row)] if is_document(row) => rows_of(Value::Object(row.clone()), &file_name(path))
+            .map_err(|message| LoadError::Format { path: path.to_owned(), message }),
+        _ => Ok(rows),
+    }
+}
+
+fn file_name(path: &Path) -> Arc<str> {
+    path.file_name().unwrap_or_default().to_string_lossy().into()
+}
+
+fn has(rows: &Rows, column: &str) -> bool {
+    rows.iter().any(|(_, row)| cell(row, column).is_some())
 }
 
 /// Whether the rows have the columns of a format; a column may be absent from some rows, not from all.
@@ -166,22 +182,4 @@ fn fits(format: &StoredFormat, rows: &Rows) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("no row has `{}`; the first has {}", missing.join("`, `"), columns_of(rows)))
-}
-
-/// Rows of any program with a name and a response under one of their usual column names.
-fn general(format: Format, rows: &Rows) -> Result<StoredFormat, String> {
-    let pick = |names: &[&str]| names.iter().find(|n| has(rows, n)).map(|n| (*n).to_owned());
-    let missing = |what: &str, names: &[&str]| {
-        format!(
-            "no column names the {what} (looked for `{}`); there are {}",
-            names.join("`, `"),
-            columns_of(rows)
-        )
-    };
-    let id = pick(&IDS).ok_or_else(|| missing("item", &IDS))?;
-    let response = pick(&RESPONSES).ok_or_else(|| missing("response", &RESPONSES))?;
-    let label = pick(&LABELS).unwrap_or_default();
-    let verdicts = if label.is_empty() { String::new() } else { format!(", published verdict `{label}`") };
-    let name = format!("{} with name `{id}`, response `{response}`{verdicts}", format.name());
-    Ok(StoredFormat { name, format, id, response, label, ..StoredFormat::default() })
 }

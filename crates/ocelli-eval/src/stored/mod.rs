@@ -1,10 +1,14 @@
 //! Outputs that other programs stored: rescored without a model, and held against their published verdicts.
 //!
 //! A file is read by the first format that fits it: one given by the user, the formats that the benchmark declares,
-//! and last a general one (rows with a name and a response under their usual column names).
+//! and last a general one, which knows the usual names of columns in any spelling, nested ones too. Items are those of the
+//! data set; where that is not here and the file holds gold answers, the file's own.
 
+mod align;
 mod answers;
+mod cells;
 mod choose;
+mod general;
 mod log;
 
 use std::collections::{BTreeMap, HashSet};
@@ -107,29 +111,40 @@ pub fn read_stored(
     given: Option<&StoredFormat>,
     table: impl FnOnce() -> Result<Table, LoadError>,
 ) -> Result<Stored, StoredError> {
-    let (format, rows) = choose::choose(task, path, given)?;
-    let answers = answers::answers(task, &format, &rows)?;
-    let (items, data) = if format.own_items {
-        own_items(task, &format, rows)?
-    } else {
-        let table = table()?;
-        (items_to_rescore(task, &table)?, table.fingerprint)
-    };
-    let known: HashSet<&str> = items.iter().map(|i| i.id.as_str()).collect();
-    let mut unknown: Vec<&str> =
-        answers.iter().map(|a| a.item.as_str()).filter(|id| !known.contains(id)).collect();
-    if !unknown.is_empty() {
-        let total = unknown.len();
-        unknown.truncate(5);
-        let example = items.first().map_or("none", |i| i.id.as_str());
-        let message = format!(
-            "{total} of {} outputs are for items that the data set lacks, e.g. `{}`; its own names look like `{example}`. Is it another benchmark, another split, or another column that names the items?",
-            answers.len(),
-            unknown.join("`, `")
-        );
-        return Err(StoredError::Items { path: path.to_owned(), message });
+    let (mut format, mut rows) = choose::choose(task, path, given)?;
+    let mut found_how = Vec::new();
+    let table = if format.own_items { None } else { Some(table()) };
+    if let Some(Err(LoadError::Missing { .. })) = &table {
+        if holds_items(task, &format, &rows) {
+            format.own_items = true;
+            found_how.push(
+                "the data set is not here: questions, options and gold answers are those of the file"
+                    .to_owned(),
+            );
+            if format.id.is_empty() {
+                rows.iter_mut().for_each(|(place, row)| {
+                    row.insert("#row".into(), place.row.into());
+                });
+                format.id = "#row".into();
+            }
+        }
     }
+    let (items, data) = match table {
+        Some(table) if !format.own_items => {
+            let table = table?;
+            let items = items_to_rescore(task, &table)?;
+            let message = |message: String| StoredError::Items { path: path.to_owned(), message };
+            found_how.extend(align::align(&mut format, &mut rows, &items, given.is_some()).map_err(message)?);
+            (items, table.fingerprint)
+        }
+        _ => own_items(task, &format, rows.clone())?,
+    };
+    let answers = answers::answers(task, &format, &rows)?;
     let mut notes = vec![format!("stored outputs read as: {}", format.name)];
+    notes.extend(found_how);
+    if format.response == "answer" {
+        notes.push("the column `answer` was taken for the response; if it is the gold answer, name the response's column (--response)".to_owned());
+    }
     notes.extend(uneven(&answers));
     Ok(Stored {
         by_judge: !format.judge.is_empty(),
@@ -140,6 +155,20 @@ pub fn read_stored(
         data,
         notes,
     })
+}
+
+/// Whether the rows could be a data set of the task: its gold column is there, and is not the response.
+fn holds_items(task: &Task, format: &StoredFormat, rows: &Rows) -> bool {
+    let gold = task.resolve(&task.benchmark.fields.answer);
+    task.benchmark.kind == Kind::Answer
+        && gold != format.response
+        && !rows.is_empty()
+        && rows.iter().all(|(_, row)| row.get(&gold).is_some_and(|v| !v.is_null()))
+}
+
+fn columns_of(rows: &Rows) -> String {
+    let names = rows.first().map(|(_, row)| row.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>());
+    names.unwrap_or_default().join(", ")
 }
 
 /// A note where items have different numbers of outputs: a file that was appended to twice looks like that.

@@ -8,11 +8,13 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
 use super::CONFIDENCE;
+use crate::evaluate::Extra;
 use crate::item::Item;
 use crate::score::{Scored, same_answer};
 use crate::stats::{
-    Estimate, StatsError, VarianceSplit, Vote, best_of_k, g_pass_at_k, guess_corrected, majority_at_k,
-    pass_all_k, pass_at_k, proportion, variance_split, weighted_majority_at_k,
+    Estimate, MAX_TOURNAMENT, StatsError, VarianceSplit, Vote, best_of_k, g_pass_at_k, guess_corrected,
+    majority_at_k, pass_all_k, pass_at_k, proportion, tournament_at_k, variance_split,
+    weighted_majority_at_k,
 };
 
 /// Values at one k; means over items.
@@ -36,6 +38,10 @@ pub struct KRow {
     /// The answer with the largest sum of rewards of k is right, where rewards are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weighted_majority: Option<Estimate>,
+    /// The winner of a knock-out tournament of k samples is right, for powers of two, where all samples of every item were
+    /// compared pair by pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tournament: Option<Estimate>,
 }
 
 /// Share right within a budget of completion tokens.
@@ -59,6 +65,9 @@ pub struct Curves {
     pub variance: Option<VarianceSplit>,
     /// Over token budget.
     pub tokens: Vec<TokenBudget>,
+    /// Why there is no tournament although preferences were given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub no_tournament: String,
 }
 
 /// Classes of equal answers within one item.
@@ -78,12 +87,9 @@ fn votes(samples: &[&Scored]) -> Vec<Vote> {
         .collect()
 }
 
-/// Makes the curves from strict verdicts. `rewards` are by item and sample; they are used where every sample has one.
-pub fn curves(
-    items: &[Item],
-    scored: &[Scored],
-    rewards: &HashMap<(String, u32), f64>,
-) -> Result<Curves, StatsError> {
+/// Makes the curves from strict verdicts. Rewards and preferences are used where every sample, or every pair of
+/// samples, has one.
+pub fn curves(items: &[Item], scored: &[Scored], extra: &Extra) -> Result<Curves, StatsError> {
     let mut by_item: BTreeMap<&str, Vec<&Scored>> = BTreeMap::new();
     scored.iter().for_each(|s| by_item.entry(&s.item).or_default().push(s));
     by_item.values_mut().for_each(|v| v.sort_by_key(|s| s.sample));
@@ -102,9 +108,22 @@ pub fn curves(
     let scores: Option<Vec<Vec<f64>>> = by_item
         .iter()
         .map(|(id, v)| {
-            v[..samples].iter().map(|s| rewards.get(&((*id).to_owned(), s.sample)).copied()).collect()
+            v[..samples].iter().map(|s| extra.rewards.get(&((*id).to_owned(), s.sample)).copied()).collect()
         })
         .collect();
+    let beats = if extra.preferences.is_empty() {
+        None
+    } else if samples > MAX_TOURNAMENT {
+        curves.no_tournament =
+            format!("{samples} samples per item; a tournament takes at most {MAX_TOURNAMENT}");
+        None
+    } else {
+        let tables: Result<Vec<Vec<Vec<f64>>>, String> = by_item
+            .iter()
+            .map(|(id, v)| extra.table(id, &v[..samples].iter().map(|s| s.sample).collect::<Vec<_>>()))
+            .collect();
+        tables.map_err(|why| curves.no_tournament = why).ok()
+    };
     let mut ks: Vec<usize> =
         std::iter::successors(Some(1), |k| Some(k * 2)).take_while(|k| *k < samples).collect();
     ks.push(samples);
@@ -134,6 +153,11 @@ pub fn curves(
                 })
             })
             .transpose()?;
+        let tournament = beats
+            .as_ref()
+            .filter(|_| k.is_power_of_two())
+            .map(|b| over(&|i| tournament_at_k(&credits[i], &b[i], k)))
+            .transpose()?;
         curves.k.push(KRow {
             k,
             pass_above_chance: pass.mean - chance / credits.len() as f64,
@@ -143,6 +167,7 @@ pub fn curves(
             majority: over(&|i| majority_at_k(&voted[i], k))?,
             best_of,
             weighted_majority: weighted,
+            tournament,
         });
     }
     Ok(curves)

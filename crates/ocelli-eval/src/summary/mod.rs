@@ -4,6 +4,7 @@
 mod aggregate;
 mod curves;
 mod difference;
+mod human;
 mod pairs;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::stats::{Estimate, Interval};
 pub use aggregate::{ItemCredit, Mode, ModeSummary, group_tables, item_credits, metrics, summarise};
 pub use curves::{Curves, KRow, TokenBudget, curves};
 pub use difference::{Difference, DifferenceKind, difference};
+pub use human::{HumanCheck, human_check};
 pub use pairs::{PairSummary, pair_summary};
 
 /// Confidence of every interval in a report.
@@ -114,6 +116,9 @@ pub struct Summary {
     /// The judge against the rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeAgreement>,
+    /// People against the automatic verdicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub human: Option<HumanCheck>,
     /// Judgement of reasoning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<ReasoningReport>,
