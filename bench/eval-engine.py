@@ -6,8 +6,8 @@
 The mock waits 50 ms and answers by a fixed rule (857 of 1,000 are right). Every item has its own picture of 50 KB. Ours is measured as
 a whole process, from start to written reports (JSON, Markdown, HTML); the peers as their scripts do: from the call of
 their evaluation to its results, without imports and without making the items, but their peak memory includes imports.
-Rounds alternate, so that a busy machine is busy for all. Ours embeds no pictures into its report, as inspect-ai with --lean
-writes none into its log; one more run with the defaults shows what pictures cost.
+Rounds alternate, so that a busy machine is busy for all. Ours runs twice a round: without pictures in its report, as inspect-ai with
+--lean writes none into its log, and with the default of 24 MB of them.
 """
 import argparse
 import json
@@ -138,7 +138,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         make_items(folder, args.items)
         with Mock(args, args.port, 0) as mock:
-            runs = {"ocelli": [], "inspect": [], "lmms": []}
+            runs = {"ocelli": [], "pictures": [], "inspect": [], "lmms": []}
             for n in range(args.rounds):
                 get(mock.url + "/reset", b"")
                 out = f"{folder}/out{n}"
@@ -148,19 +148,22 @@ def main():
                       f"requests={stats['requests']} answered={stats['answered']} max_in_flight={stats['max_in_flight']}", flush=True)
                 peer_args = ["--url", mock.url, "--items", str(args.items), "--connections", str(args.connections)]
                 runs["ocelli"].append((wall, cpu, rss))
+                wall, cpu, rss, _ = measured(ours(args, folder, mock.url, f"{folder}/defaults{n}", "--pictures", "24"))
+                print(f"  + pictures  wall={wall:.2f}s ({wall / ideal:.2f} x ideal) cpu={cpu:.2f}s peak={rss:.0f}MiB", flush=True)
+                runs["pictures"].append((wall, cpu, rss))
                 for name, program, extra in (("inspect", args.inspect, ["--lean"]), ("lmms", args.lmms, [])):
                     if program:
                         output = measured([*program, *peer_args, *extra])[3]
                         line = next(text for text in reversed(output.splitlines()) if "wall=" in text)
                         runs[name].append(peer(line))
                         print(line, flush=True)
-            wall, cpu, rss, _ = measured(ours(args, folder, mock.url, f"{folder}/defaults", "--pictures", "24"))
-            print(f"ocelli with pictures in the report wall={wall:.2f}s cpu={cpu:.2f}s peak={rss:.0f}MiB")
-            us, peers = [median(runs["ocelli"], i) for i in range(3)], [r for name, r in runs.items() if r and name != "ocelli"]
-            if peers:
-                best = [min(median(r, i) for r in peers) for i in range(3)]
-                print(f"medians: ocelli {us[0]:.2f} s = {us[0] / ideal:.2f} x ideal, the quickest peer {best[0]:.2f} s = {best[0] / us[0]:.1f} x; CPU {us[1]:.2f} s, the best peer "
-                      f"{best[1]:.2f} s = {best[1] / us[1]:.1f} x; peak {us[2]:.0f} MiB, the leanest peer {best[2]:.0f} MiB = {best[2] / us[2]:.1f} x")
+            peers = [runs[name] for name in ("inspect", "lmms") if runs[name]]
+            best = [min(median(r, i) for r in peers) for i in range(3)] if peers else [float("nan")] * 3
+            for name in ("ocelli", "pictures"):
+                us = [median(runs[name], i) for i in range(3)]
+                print(f"medians, {name}: {us[0]:.2f} s = {us[0] / ideal:.2f} x ideal, the quickest peer {best[0]:.2f} s = {best[0] / us[0]:.1f} x; "
+                      f"CPU {us[1]:.2f} s, the best peer {best[1]:.2f} s = {best[1] / us[1]:.1f} x; "
+                      f"peak {us[2]:.0f} MiB, the leanest peer {best[2]:.0f} MiB = {best[2] / us[2]:.1f} x")
         with Mock(args, args.port + 1, 0.1) as mock:
             out = f"{folder}/faulty"
             wall, cpu, rss, _ = measured(ours(args, folder, mock.url, out))

@@ -115,6 +115,26 @@ fn requests_that_make_no_sense_say_why() {
         &["CSVQA", "csvqa_data.tsv"],
     );
     fails(&["eval", "csvqa", "--model", "m", "--endpoint", "nowhere", "--data", here], &["nowhere"]);
+    // Nothing listens: said at once, before anything is counted as failed.
+    std::fs::create_dir_all(dir.path().join("math")).unwrap();
+    std::fs::write(dir.path().join("math/aime_2024.jsonl"), "{\"problem\": \"1 + 1?\", \"answer\": \"2\"}\n")
+        .unwrap();
+    let out = dir.path().join("out");
+    fails(
+        &[
+            "eval",
+            "aime24",
+            "--model",
+            "m",
+            "--endpoint",
+            "http://127.0.0.1:1/v1",
+            "--data",
+            here,
+            "--out",
+            out.to_str().unwrap(),
+        ],
+        &["http://127.0.0.1:1/v1", "Is the server running"],
+    );
     fails(
         &["eval", "csvqa", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", "--samples", "0"],
         &["--samples"],

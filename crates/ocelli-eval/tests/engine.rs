@@ -155,6 +155,8 @@ async fn failures_are_asked_again_by_the_next_run() {
     let (table, out) = (table(dir.path()), dir.path().join("out"));
     let (e, _) = run(&server.policy(), &table, &out, None, 1).await.unwrap();
     assert_eq!(e.summary.outcomes, BTreeMap::from([(Outcome::Failed, N)]));
+    let note = format!("{N} request(s) failed");
+    assert!(e.summary.notes.iter().any(|n| n.contains(&note) && n.contains("400")), "{:?}", e.summary.notes);
     assert_eq!(e.summary.strict.estimate.unwrap().mean, 0.0);
     let (e, _) = run(&server.policy(), &table, &out, None, 1).await.unwrap();
     assert_eq!(e.summary.strict.estimate.unwrap().mean, 1.0);

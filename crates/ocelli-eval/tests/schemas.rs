@@ -322,7 +322,7 @@ fn mathematics_in_text() {
     let rows = json!([{"question": "Eggs.", "answer": "9 * 2 = <<9*2=18>>18\n#### 18"}]);
     let dir = dir_with("gsm8k/main/test-00000-of-00001.parquet", &columns, rows);
     let expected = Expected { golds: &["18"], pictures: none, prompt };
-    check("gsm8k", dir.path(), expected, &["So she makes $18."], [1.0, 1.0]);
+    check("gsm8k", dir.path(), expected, &["So the answer is $18."], [1.0, 1.0]);
 }
 
 #[test]

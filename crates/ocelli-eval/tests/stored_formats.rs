@@ -217,7 +217,7 @@ fn layouts_of_other_programs() {
         // OpenCompass: a table by row number from 0.
         ("opencompass.json", Value::Object((1..=3).map(|i| ((i - 1).to_string(), json!({"origin_prompt": "q", "prediction": said(i), "gold": (2 * i).to_string()}))).collect()).to_string()),
         // VLMEvalKit's tables.
-        ("vlmeval.tsv", "index\tquestion\tanswer\tprediction\thit\n1\tq\t2\tThe answer is 2.\t1\n2\tq\t4\t\"The answer\nis 4.\"\t1\n3\tq\t6\tThe answer is 6.\t1\n".to_owned()),
+        ("vlmeval.tsv", "index\tquestion\tanswer\tprediction\thit\n1\tq\t2\tThe answer is 2.\t1\n2\tq\t4\t\"So:\nThe answer is 4.\"\t1\n3\tq\t6\tThe answer is 6.\t1\n".to_owned()),
         // Qwen2.5-Math's evaluation.
         ("qwen.jsonl", lines(&|i| json!({"idx": i - 1, "question": "q", "gt": (2 * i).to_string(), "code": [said(i)], "pred": [(2 * i).to_string()], "score": [true]}))),
         ("r1v.json", json!({"accuracy": 100.0, "results": list(&|i| json!({"question": {"id": i}, "id": i, "ground_truth": (2 * i).to_string(), "model_output": said(i), "extracted_answer": "2", "is_correct": true}))}).to_string()),
@@ -336,8 +336,8 @@ fn what_does_not_fit_is_said_clearly() {
     assert!(message("a.jsonl", "").contains("neither JSON"));
     assert!(message("a.txt", "answers:\n1 2 3\n").contains("neither JSON"));
     assert!(
-        message("a.jsonl", "{\"id\": 1, \"response\": [1]}\n")
-            .contains("row 1: column `response` is a response and holds a list")
+        message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\": [1]}\n")
+            .contains("row 2: column `response` is a response and holds a list")
     );
     assert!(
         message("a.jsonl", "{\"id\": null, \"response\": \"2\"}\n")

@@ -56,6 +56,58 @@ fn olympiadbench_examples() {
     assert!(count > 30 && wrong.is_empty(), "{} of {count} wrong: {wrong:#?}", wrong.len());
 }
 
+/// Words of scale, units of single letters, formulas, the empty set in words; each with a neighbour that differs.
+#[test]
+fn scale_units_and_formulas() {
+    let equal = [
+        ("30000", "3万"),
+        ("1.5亿", "150000000"),
+        ("3万元", "30000元"),
+        ("2,000,000", "2 million"),
+        ("$1.5 million", "1500000"),
+        (r"1.5\text{ million}", "1500000"),
+        ("100", "1 hundred"),
+        ("5 m/s", "18 km/h"),
+        ("18 km/h", "5 m/s"),
+        ("9.8 N", "9.8 kg m/s^2"),
+        ("2000 m", "2 km"),
+        ("H_2O", "H2O"),
+        (r"\mathrm{CO_2}", "CO2"),
+        ("Na^+", "Na+"),
+        (r"\overline{AB}", "AB"),
+        (r"\emptyset", "no solution"),
+        ("无解", r"\varnothing"),
+    ];
+    let different = [
+        ("3万", "3"),
+        ("3万", "3000"),
+        ("2 million", "2 billion"),
+        ("5 m/s", "19 km/h"),
+        ("5 m/s", "5 m"),
+        ("H_2O", "3"),
+        (r"\{0\}", "no solution"),
+        ("1.5 million", "1.5"),
+    ];
+    for (pairs, expected) in [(&equal[..], Outcome::Equal), (&different[..], Outcome::Different)] {
+        for (gold, answer) in pairs {
+            let verdict = verify(gold, answer, &Policy::default());
+            assert_eq!(verdict.outcome, expected, "{verdict:#?}");
+        }
+    }
+    // Never equal, whatever else they are.
+    for (gold, answer) in [
+        ("X^2", "X2"),
+        ("Fe^{2+}", "Fe^{3+}"),
+        ("NO", "No"),
+        ("CO_2", "CO"),
+        ("AB", "BC"),
+        ("no solution", "0"),
+    ] {
+        let verdict = verify(gold, answer, &Policy::default());
+        assert_ne!(verdict.outcome, Outcome::Equal, "{verdict:#?}");
+    }
+}
+
 /// Pairs that Math-Verify's issues report as decided wrongly (#14, #37, #41, #60, #64, #69, #76).
 #[test]
 fn known_wrong_verdicts_of_others() {

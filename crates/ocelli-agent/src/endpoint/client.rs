@@ -145,6 +145,24 @@ impl Endpoint {
         &self.0.config
     }
 
+    /// Whether anything listens at the address. Any answer will do, an error status too: only a connection that cannot be
+    /// made is an error, so that a run says so at once instead of after all its attempts.
+    pub async fn reachable(&self) -> Result<(), EndpointError> {
+        let url = format!("{}/models", self.0.config.base_url.trim_end_matches('/'));
+        let mut request = self.0.client.get(&url).timeout(Duration::from_secs(20));
+        if let Some(key) = &self.0.config.api_key {
+            request = request.bearer_auth(key.reveal());
+        }
+        match request.send().await {
+            Err(e) if e.is_connect() => Err(EndpointError::Transport {
+                url: self.0.config.base_url.clone(),
+                attempts: 1,
+                message: format!("{}. Is the server running, and is this its address?", reason(&e)),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// What was asked so far, by all clones together.
     pub fn totals(&self) -> Totals {
         let mut totals = *self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);

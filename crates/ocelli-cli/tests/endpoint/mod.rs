@@ -45,7 +45,7 @@ impl Endpoint {
 fn serve(stream: TcpStream, rule: &Rule, count: &AtomicUsize) {
     let mut reader = BufReader::new(stream);
     loop {
-        let (mut length, mut line) = (0, String::new());
+        let (mut length, mut line, mut get) = (0, String::new(), false);
         loop {
             line.clear();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -55,9 +55,17 @@ fn serve(stream: TcpStream, rule: &Rule, count: &AtomicUsize) {
             if let Some(n) = lower.strip_prefix("content-length:") {
                 length = n.trim().parse().unwrap();
             }
+            get |= line.starts_with("GET ");
             if line.trim().is_empty() {
                 break;
             }
+        }
+        if get {
+            // Whether the server is there at all.
+            if reader.get_mut().write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").is_err() {
+                return;
+            }
+            continue;
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();

@@ -240,6 +240,7 @@ pub async fn evaluate(
     if let Policy::Endpoint(endpoint) = plan.policy {
         summary.endpoint = Some(endpoint.totals());
     }
+    summary.notes.extend(failures(entries.iter().flatten().copied()));
     if let Some(rows) =
         plan.task.benchmark.source.rows.filter(|rows| *rows != table.rows.len() && plan.limit.is_none())
     {
@@ -249,6 +250,31 @@ pub async fn evaluate(
         summary.notes.push(format!("only the first {limit} items were asked"));
     }
     Ok((evaluation, report))
+}
+
+/// Why requests failed, the commonest reasons first.
+fn failures<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    const REASONS: usize = 3;
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    entries
+        .filter(|e| e.outcome == Outcome::Failed)
+        .for_each(|e| *counts.entry(e.error.as_str()).or_insert(0) += 1);
+    let total: usize = counts.values().sum();
+    let mut reasons: Vec<(&str, usize)> = counts.into_iter().collect();
+    reasons.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let short = |text: &str| text.chars().take(300).collect::<String>();
+    let mut notes: Vec<String> = reasons
+        .iter()
+        .take(REASONS)
+        .map(|(reason, n)| {
+            format!("{n} request(s) failed, which the same command asks again: {}", short(reason))
+        })
+        .collect();
+    if reasons.len() > REASONS {
+        let shown: usize = reasons.iter().take(REASONS).map(|r| r.1).sum();
+        notes.push(format!("{} request(s) failed for other reasons, which the log holds", total - shown));
+    }
+    notes
 }
 
 fn requests(items: &[Item], samples: u32) -> Vec<Request> {

@@ -33,14 +33,19 @@ fn mode(page: &mut String, name: &str, what: &str, mode: &ModeSummary) {
     } else {
         String::new()
     };
-    let _ = write!(
-        page,
-        "<p>{} of {}{left_out}</p><p>missing answers all wrong {}, all right {}</p></div>",
-        (mode.credit * 100.0).round() / 100.0,
-        grouped(mode.n as u64),
-        percent(Some(mode.worst)),
-        percent(Some(mode.best))
-    );
+    let credit = (mode.credit * 100.0).round() / 100.0;
+    let credit = if credit.fract() == 0.0 { grouped(credit as u64) } else { format!("{credit}") };
+    let _ = write!(page, "<p>{credit} of {}{left_out}</p>", grouped(mode.n as u64));
+    let bounds = if mode.best > mode.worst {
+        format!(
+            "if missing answers were all wrong {}, all right {}",
+            percent(Some(mode.worst)),
+            percent(Some(mode.best))
+        )
+    } else {
+        "no answer is missing".to_owned()
+    };
+    let _ = write!(page, "<p>{bounds}</p></div>");
 }
 
 fn line(page: &mut String, name: &str, value: &str) {
@@ -78,7 +83,9 @@ pub(super) fn cards(page: &mut String, summary: &Summary) {
     if summary.usage.completion > 0 {
         page.push_str("<div class=\"card\"><h2>tokens</h2><table>");
         let usage = &summary.usage;
-        line(page, "prompt", &grouped(usage.prompt));
+        if usage.prompt > 0 {
+            line(page, "prompt", &grouped(usage.prompt));
+        }
         line(page, "completion", &grouped(usage.completion));
         line(page, "completion per answer", &format!("{:.0}", usage.completion as f64 / total as f64));
         if let Some(t) = &summary.endpoint {
@@ -87,6 +94,16 @@ pub(super) fn cards(page: &mut String, summary: &Summary) {
             if let Some(cost) = t.cost {
                 line(page, "cost", &format!("{cost:.4}"));
             }
+        }
+        page.push_str("</table></div>");
+    }
+    if let Some(human) = &summary.human {
+        page.push_str("<div class=\"card\"><h2>people</h2><table>");
+        line(page, "answers judged", &grouped(human.seen as u64));
+        line(page, "automatic verdict agrees", &grouped(human.agreed as u64));
+        if let Some(c) = &human.corrected {
+            line(page, "automatic accuracy", &percent(Some(c.judged)));
+            line(page, "corrected", &format!("{} {}", percent(Some(c.mean)), bracket(c.interval)));
         }
         page.push_str("</table></div>");
     }

@@ -167,7 +167,7 @@ fn data(out: &mut dyn io::Write, evaluation: &Evaluation) -> io::Result<()> {
 }
 
 const LIST: &str = r#"<section id="browser"><h2>Answers</h2>
-<div id="filters"><input id="search" type="search" placeholder="search in item, prompt, response, answer" aria-label="search">
+<div id="filters"><input id="search" type="search" placeholder="search" title="in item, prompt, response, answer; all words must occur" aria-label="search in item, prompt, response, answer">
 <select id="verdict" aria-label="verdict"><option value="">all verdicts</option><option value="right">strict right</option><option value="wrong">strict wrong</option><option value="differ">rules differ</option><option value="undecided">undecided</option></select>
 <select id="outcome" aria-label="outcome"><option value="">all outcomes</option></select>
 <select id="kind" aria-label="difference"><option value="">all differences</option></select>

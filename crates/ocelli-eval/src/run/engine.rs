@@ -106,6 +106,14 @@ impl Engine<'_> {
         }
         progress(state);
         let sampling: Vec<Arc<SamplingParams>> = self.seeds(requests);
+        if !waiting.is_empty() {
+            let stopped = |message| RunError::Fatal {
+                answered: report.from_log + report.from_cache,
+                total: requests.len(),
+                message,
+            };
+            self.policy.reachable().await.map_err(stopped)?;
+        }
         let mut waiting = waiting.into_iter();
         let mut running = JoinSet::new();
         let (mut fatal_in_a_row, mut answered) = (0, report.from_log + report.from_cache);

@@ -60,6 +60,14 @@ impl Policy {
         }
     }
 
+    /// Whether requests can be sent at all.
+    pub(super) async fn reachable(&self) -> Result<(), String> {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.reachable().await.map_err(|e| e.to_string()),
+            Self::Local(_) => Ok(()),
+        }
+    }
+
     pub(super) async fn ask(
         &self,
         messages: Arc<Vec<Message>>,

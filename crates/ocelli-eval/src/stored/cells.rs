@@ -46,7 +46,8 @@ fn wrapped(value: &Value, depth: usize) -> Option<Vec<Option<String>>> {
         Value::String(text) => Some(vec![Some(text.clone())]),
         Value::Number(number) if depth == 0 => Some(vec![Some(number.to_string())]),
         Value::Array(list) if list.is_empty() => Some(vec![None]),
-        Value::Array(list) => dialogue(list).map(|text| vec![Some(text)]).or_else(|| {
+        Value::Array(list) if is_dialogue(list) => said_last(list).map(|text| vec![Some(text)]),
+        Value::Array(list) => parts(value).map(|text| vec![Some(text)]).or_else(|| {
             let samples: Option<Vec<_>> = list.iter().map(|v| wrapped(v, depth + 1)).collect();
             samples.map(|s| s.into_iter().flatten().collect())
         }),
@@ -58,26 +59,33 @@ fn wrapped(value: &Value, depth: usize) -> Option<Vec<Option<String>>> {
     }
 }
 
-/// What a list of messages says last in the assistant's name, or the text of a list of message parts.
-fn dialogue(list: &[Value]) -> Option<String> {
-    let key = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
-    let parts = |v: &Value| -> Option<String> {
-        let texts = v.as_array()?.iter().filter_map(|part| key(part, "text"));
-        Some(texts.collect::<Vec<_>>().concat())
-    };
-    let role = |v: &Value| key(v, "role").or_else(|| key(v, "from"));
-    if list.iter().all(|v| role(v).is_some()) {
-        let last = list
-            .iter()
-            .rev()
-            .find(|v| role(v).is_some_and(|r| ["assistant", "gpt", "model"].contains(&r.as_str())))?;
-        let content = last.get("content").or_else(|| last.get("value"))?;
-        return content.as_str().map(str::to_owned).or_else(|| parts(content));
-    }
-    let all_parts = list
-        .iter()
-        .all(|v| key(v, "type").is_some() && (v.get("text").is_some() || v.get("image_url").is_some()));
-    all_parts.then(|| parts(&Value::Array(list.to_vec()))).flatten()
+fn key<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value.get(name).and_then(Value::as_str)
+}
+
+/// Who says a message: `role` in most formats, `from` in ShareGPT's.
+fn role(message: &Value) -> Option<&str> {
+    key(message, "role").or_else(|| key(message, "from"))
+}
+
+fn is_dialogue(list: &[Value]) -> bool {
+    list.iter().all(|message| role(message).is_some())
+}
+
+/// What a dialogue says last in the assistant's name.
+fn said_last(list: &[Value]) -> Option<String> {
+    const NAMES: [&str; 3] = ["assistant", "gpt", "model"];
+    let last = list.iter().rev().find(|m| role(m).is_some_and(|r| NAMES.contains(&r)))?;
+    let content = last.get("content").or_else(|| last.get("value"))?;
+    content.as_str().map(str::to_owned).or_else(|| parts(content))
+}
+
+/// The text of a list of message parts: `[{"type": "text", "text": ..}, ..]`.
+fn parts(value: &Value) -> Option<String> {
+    let list = value.as_array()?;
+    let part =
+        |v: &Value| key(v, "type").is_some() && (v.get("text").is_some() || v.get("image_url").is_some());
+    list.iter().all(part).then(|| list.iter().filter_map(|v| key(v, "text")).collect::<Vec<_>>().concat())
 }
 
 /// A published verdict: true and false, 1 and 0, words, the letters of inspect's scores.

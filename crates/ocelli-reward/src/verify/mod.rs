@@ -4,6 +4,7 @@ mod answer;
 mod compare;
 mod evaluate;
 mod expr;
+mod formula;
 mod identity;
 mod lexer;
 mod limits;
@@ -209,9 +210,29 @@ fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str,
             decision = other;
         } else if without_space(gold) == without_space(answer) {
             decision = Decision::of(true, "same_text");
+        } else if says_none(gold, &answer_value) || says_none(answer, &gold_value) {
+            decision = Decision::of(true, "empty_set");
+        } else if formula::same(gold, answer) {
+            decision = Decision::of(true, "formula").noted("the same letters, digits and signs");
+        } else if let Some(other) = as_quantities(gold, answer, policy) {
+            decision = other;
         }
     }
     (decision, kinds.0, kinds.1)
+}
+
+/// `no solution` against the empty set.
+fn says_none(text: &str, other: &Value) -> bool {
+    answer::says_none(text) && matches!(other, Value::Set(items) if items.is_empty())
+}
+
+/// The verdict on two physical quantities whose units are single letters on a side: `5 m/s` against `18 km/h`.
+fn as_quantities(gold: &str, answer: &str, policy: &Policy) -> Option<Decision> {
+    let mut names = Names::default();
+    let gold = answer::read_quantity(gold, &mut names)?;
+    let answer = answer::read_quantity(answer, &mut names)?;
+    let decision = Context { names: &names, policy, budget: Budget::new() }.compare(&gold, &answer, 0);
+    (decision.outcome != Outcome::Unknown).then(|| decision.noted("letters behind numbers are units"))
 }
 
 /// Digits with at most a sign, short enough for a machine word.

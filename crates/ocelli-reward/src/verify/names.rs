@@ -127,3 +127,21 @@ pub(super) fn greek(c: char) -> &'static str {
         _ => "greek",
     }
 }
+
+/// Power of ten of a word of scale: `million` is 6, `万` is 4.
+pub(super) fn scale_word(word: &str) -> Option<u32> {
+    match word {
+        "百" => Some(2),
+        "千" => Some(3),
+        "万" => Some(4),
+        "亿" => Some(8),
+        _ => match word.to_ascii_lowercase().as_str() {
+            "hundred" => Some(2),
+            "thousand" => Some(3),
+            "million" => Some(6),
+            "billion" => Some(9),
+            "trillion" => Some(12),
+            _ => None,
+        },
+    }
+}

@@ -13,6 +13,11 @@ pub(crate) fn lex(text: &str) -> Result<Vec<Token>, NotMath> {
     lex_in(text, false)
 }
 
+/// [`lex`], with letters behind numbers and units taken for units.
+pub(crate) fn lex_units(text: &str) -> Result<Vec<Token>, NotMath> {
+    lex_in(text, true)
+}
+
 fn lex_in(text: &str, roman: bool) -> Result<Vec<Token>, NotMath> {
     let mut lexer = Lexer { text, at: 0, out: Vec::with_capacity(16), depth: 0, roman };
     while lexer.at < text.len() {

@@ -1,7 +1,7 @@
 //! Runs of letters: functions, units, variables side by side, words of prose; names of figures.
 
 use super::Lexer;
-use crate::verify::names::{is_short_word, named};
+use crate::verify::names::{is_short_word, named, scale_word};
 use crate::verify::token::{Bracket, NotMath, Token};
 use crate::verify::units::lookup;
 
@@ -26,8 +26,7 @@ impl Lexer<'_> {
             return Ok(());
         }
         if run.len() == 1
-            && self.roman
-            && self.after_number()
+            && (self.roman && self.after_number() || self.within_unit())
             && let Some(unit) = lookup(run)
         {
             self.push(Token::Unit(unit), len);
@@ -77,6 +76,17 @@ impl Lexer<'_> {
         Ok(())
     }
 
+    /// `km/h`, and inside text `N·m` and `kg m`: a letter that goes on with a unit.
+    fn within_unit(&self) -> bool {
+        match self.out.as_slice() {
+            [.., Token::Unit(_), Token::Divide] => true,
+            [.., Token::Unit(_) | Token::Caret, Token::Times | Token::Number(_)] | [.., Token::Unit(_)] => {
+                self.roman
+            }
+            _ => false,
+        }
+    }
+
     fn after_number(&self) -> bool {
         matches!(self.out.last(), Some(Token::Number(_)))
     }
@@ -98,7 +108,12 @@ impl Lexer<'_> {
 
     pub(super) fn foreign_word(&mut self) -> Result<(), NotMath> {
         let rest = self.rest();
-        let word: String = rest.chars().take_while(|c| c.is_alphabetic() && !c.is_ascii()).collect();
+        let mut word: String = rest.chars().take_while(|c| c.is_alphabetic() && !c.is_ascii()).collect();
+        // `3万元`: a word of scale, then the unit; `千米` is a unit of its own.
+        let scale = word.chars().next().filter(|c| scale_word(&c.to_string()).is_some());
+        if let Some(scale) = scale.filter(|_| lookup(&word).is_none()) {
+            word = scale.to_string();
+        }
         let len = word.len();
         if matches!(word.as_str(), "和" | "或" | "与" | "及") {
             self.push(Token::Comma, len);
