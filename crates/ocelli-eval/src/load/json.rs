@@ -45,7 +45,7 @@ pub(super) fn read_lines(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadErr
 
 /// A value as programs write it: a byte order mark before it is passed over, and the `NaN` and `Infinity` of Python's
 /// writer, which are no JSON, become null.
-fn parse(bytes: &[u8], first: bool) -> Result<Value, serde_json::Error> {
+pub(crate) fn parse(bytes: &[u8], first: bool) -> Result<Value, serde_json::Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| first).unwrap_or(bytes);
     serde_json::from_slice(bytes).or_else(|error| match without_nan(bytes) {
         Some(text) => serde_json::from_slice(&text).map_err(|_| error),

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::declare::{Format, Layout, Task};
 
 pub use images::Images;
-pub(crate) use json::document;
+pub(crate) use json::{document, parse};
 pub use options::option_list;
 
 /// Problems that are listed before the rest is only counted.
@@ -237,6 +237,14 @@ pub fn load(task: &Task, data: &Path, blobs: &Path, pictures: Pictures) -> Resul
     let source = &task.benchmark.source;
     let name = task.benchmark.title.clone();
     Err(LoadError::Missing { name, url: source.url.clone(), licence: source.licence.clone(), looked })
+}
+
+/// Whether the files of a task are below `data`, and where they would be looked for: one list of patterns per layout.
+pub fn whereabouts(task: &Task, data: &Path) -> (bool, Vec<Vec<PathBuf>>) {
+    let layouts: Vec<Vec<String>> =
+        task.benchmark.data.iter().map(|l| l.files.iter().map(|f| task.resolve(f)).collect()).collect();
+    let here = layouts.iter().any(|files| files.iter().all(|f| !find::expand(data, f).is_empty()));
+    (here, layouts.iter().map(|files| files.iter().map(|f| data.join(f)).collect()).collect())
 }
 
 struct Reader<'a> {

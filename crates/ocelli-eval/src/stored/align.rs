@@ -13,6 +13,7 @@ use super::general::{columns, id_columns};
 use super::{Rows, text};
 use crate::declare::StoredFormat;
 use crate::item::{Gold, Item};
+use crate::load::kind_of;
 use crate::prompt::option_letter;
 
 /// Column that holds the item's name once it is known otherwise than by the format's own column.
@@ -152,6 +153,12 @@ fn by_question(rows: &Rows, items: &[Item]) -> Found {
 
 fn unknown(format: &StoredFormat, rows: &Rows, items: &[Item], known: &HashSet<&str>) -> String {
     let example = items.first().map_or("none", |i| i.id.as_str());
+    let nameless =
+        rows.iter().find(|(_, row)| !format.id.is_empty() && text(cell(row, &format.id)).is_none());
+    if let Some((place, row)) = nameless {
+        let found = cell(row, &format.id).map_or("nothing", kind_of);
+        return format!("{place}: column `{}` names the item and holds {found}", format.id);
+    }
     let names: Vec<String> = rows.iter().filter_map(|(_, row)| text(cell(row, &format.id))).collect();
     let mut strange: Vec<&String> = names.iter().filter(|n| !known.contains(n.as_str())).collect();
     if strange.is_empty() {

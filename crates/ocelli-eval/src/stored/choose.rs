@@ -12,7 +12,7 @@ use super::cells::cell;
 use super::general::{format_of, is_document, rows_of};
 use super::{Rows, StoredError, columns_of};
 use crate::declare::{Format, StoredFormat, Task};
-use crate::load::{Cell, LoadError, Place, document, read_rows};
+use crate::load::{Cell, LoadError, Place, document, parse, read_rows};
 
 /// The file format by name and first bytes: `.parquet`, `.tsv`, `.csv`, a JSON list, JSON lines, or one JSON object of rows.
 pub fn sniff(path: &Path) -> Result<Format, LoadError> {
@@ -45,7 +45,7 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
     match line.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => Ok(Format::Json),
         Some(b'{') => {
-            let first: Option<Value> = serde_json::from_slice(&line).ok();
+            let first: Option<Value> = parse(&line, true).ok();
             let more = next(&mut line)? > 0;
             Ok(match first {
                 // One line holds everything: a table of rows has nothing but tables.

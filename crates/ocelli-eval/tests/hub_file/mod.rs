@@ -25,7 +25,7 @@ pub(crate) enum Type {
     Texts,
     /// List of whole numbers.
     Ints,
-    /// A struct of `bytes` and `path`; the JSON cell is a number that tells pictures apart.
+    /// A struct of `bytes` and `path`; the JSON cell is a number that tells drawn pictures apart, or a file.
     Image,
     /// A struct.
     Table(&'static [(&'static str, Type)]),
@@ -98,14 +98,18 @@ fn leaves(kind: Type, cells: &[(Option<&Value>, i16)], above: i16, out: &mut Vec
         Image => {
             let (mut bytes, mut path) = (Leaf::default(), Leaf::default());
             for (cell, level) in cells {
-                let Some(seed) = cell.and_then(Value::as_u64) else {
-                    bytes.null(*level);
-                    path.null(*level);
-                    continue;
+                let encoded = match cell {
+                    Some(Value::String(file)) => std::fs::read(file).unwrap(),
+                    Some(seed) => picture(seed.as_u64().unwrap() as u32, ImageFormat::Png),
+                    None => {
+                        bytes.null(*level);
+                        path.null(*level);
+                        continue;
+                    }
                 };
                 bytes.levels.push(above + 2);
                 bytes.repetitions.push(0);
-                bytes.bytes.push(ByteArray::from(picture(seed as u32, ImageFormat::Png)));
+                bytes.bytes.push(ByteArray::from(encoded));
                 path.null(above + 1);
             }
             out.push((Text, bytes));
