@@ -72,7 +72,11 @@ pub struct PreferencePair {
     pub id: String,
     /// The dialogue up to the answers.
     pub prompt: Vec<Message>,
-    /// The preferred answer.
+    /// Tools that the chat template lists before the dialogue, in the form of function-calling APIs; none where the answers
+    /// were given without tools, or where the prompt itself describes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Value>,
+    /// The preferred answer: what the policy said and, where it called tools, what they replied.
     pub chosen: Vec<Message>,
     /// The other answer.
     pub rejected: Vec<Message>,

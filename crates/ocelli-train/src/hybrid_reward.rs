@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use ocelli_data::{Message, Sample, Score, Trajectory};
+use ocelli_data::{Message, Role, Sample, Score, Trajectory};
 use ocelli_model::vlm::{Pictures, Vlm};
 use ocelli_reward::rubric::{PartConfig, PartKind};
 use ocelli_reward::tool_use::necessity;
 use ocelli_reward::{Accuracy, Rubric, Scorer};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::TrainError;
 use crate::reward_model::score_dialogues;
@@ -31,6 +32,10 @@ pub struct ModelReward {
     /// 1 at or above the threshold and 0 below it, instead of the score itself.
     #[serde(default)]
     pub indicator: bool,
+    /// The model reads the whole dialogue, calls and replies included, as pairs with tools are written; else the question and
+    /// the final answer alone.
+    #[serde(default)]
+    pub dialogue: bool,
 }
 
 /// What is rewarded.
@@ -71,6 +76,8 @@ pub struct Judge<'a> {
     spec: RewardSpec,
     rubric: Rubric,
     model: Option<&'a Vlm>,
+    /// Tools that the chat template lists before a dialogue.
+    tools: Vec<Value>,
     rows: usize,
 }
 
@@ -95,7 +102,13 @@ impl<'a> Judge<'a> {
         if !spec.necessity.is_finite() {
             return Err(TrainError::Config("reward.necessity must be a finite number".into()));
         }
-        Ok(Self { spec: spec.clone(), rubric, model, rows })
+        Ok(Self { spec: spec.clone(), rubric, model, tools: Vec::new(), rows })
+    }
+
+    /// Names the tools that were listed in the rollouts, for a reward model that reads whole dialogues.
+    pub fn with_tools(mut self, listed: &[Value]) -> Self {
+        self.tools = listed.to_vec();
+        self
     }
 
     /// Rewards of one group of rollouts of `sample`; the scores are also written into the trajectories.
@@ -149,14 +162,21 @@ impl<'a> Judge<'a> {
         out: &mut [Rewarded],
     ) -> Result<(), TrainError> {
         let (Some(spec), Some(model)) = (&self.spec.model, self.model) else { return Ok(()) };
-        // The reward model reads question and final answer, as in its training pairs; tools are not its subject.
+        // A dialogue that does not end with the policy's words has no answer to judge as it stands.
+        let whole =
+            |t: &Trajectory| spec.dialogue && t.messages.last().is_some_and(|m| m.role == Role::Assistant);
         let dialogue = |t: &Trajectory| {
+            if whole(t) {
+                return t.messages.clone();
+            }
             let mut messages = sample.messages.clone();
             messages.push(Message::assistant(t.final_text()));
             messages
         };
         let dialogues: Vec<Vec<Message>> = group.iter().map(dialogue).collect();
-        for (r, score) in out.iter_mut().zip(score_dialogues(model, &dialogues, pictures, self.rows)?) {
+        let listed: &[Value] = if spec.dialogue { &self.tools } else { &[] };
+        for (r, score) in out.iter_mut().zip(score_dialogues(model, &dialogues, listed, pictures, self.rows)?)
+        {
             let score = checked("reward_model", sample, score)?;
             let value = match spec.indicator {
                 true => f64::from(u8::from(score >= spec.threshold)),

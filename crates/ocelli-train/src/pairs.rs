@@ -2,13 +2,15 @@
 //! and pairs as the model takes them.
 
 use ocelli_data::{Message, PreferencePair, Sample};
+use ocelli_model::ChatOptions;
 use ocelli_model::vlm::{Pictures, Vlm};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::TrainError;
-use crate::examples::from_dialogue;
+use crate::examples::from_dialogue_with;
 use crate::responses::Response;
 
 /// Two responses behind one prompt.
@@ -27,10 +29,11 @@ pub struct Pair {
 impl Pair {
     /// Writes a pair; its two responses share the prompt token for token.
     pub fn new(model: &Vlm, pair: &PreferencePair, pictures: &dyn Pictures) -> Result<Self, TrainError> {
+        let options = ChatOptions { tools: pair.tools.clone(), ..ChatOptions::prompt() };
         let write = |answer: &[Message], which: &str| {
             let messages = [pair.prompt.as_slice(), answer].concat();
             let name = format!("pair {}, {which} answer", pair.id);
-            let response = from_dialogue(model, &name, &messages, pictures)?;
+            let response = from_dialogue_with(model, &name, &messages, &options, pictures)?;
             response.validate(&name)?;
             Ok::<_, TrainError>(response)
         };
@@ -70,15 +73,27 @@ impl Default for PairRule {
     }
 }
 
-/// Pairs of the scored answers to one question, drawn with `seed`; equal answers are used once. `source` names the judge.
+/// What all answers to one question stand behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Begins the names of the pairs.
+    pub id: &'a str,
+    /// The dialogue up to the answers.
+    pub prompt: &'a [Message],
+    /// Tools that the chat template lists.
+    pub tools: &'a [Value],
+}
+
+/// Pairs of the scored answers to one question, drawn with `seed`; equal answers are used once. An answer is all that was
+/// said and replied behind the prompt. `source` names the judge.
 pub fn from_scores(
-    sample: &Sample,
-    answers: &[(String, f64)],
+    asked: Asked<'_>,
+    answers: &[(Vec<Message>, f64)],
     rule: &PairRule,
     source: &str,
     seed: u64,
 ) -> Vec<PreferencePair> {
-    let mut distinct: Vec<&(String, f64)> = Vec::new();
+    let mut distinct: Vec<&(Vec<Message>, f64)> = Vec::new();
     for answer in answers {
         if !distinct.iter().any(|d| d.0 == answer.0) {
             distinct.push(answer);
@@ -101,10 +116,11 @@ pub fn from_scores(
     }
     found.truncate(rule.per_question);
     let pair = |(n, (i, j)): (usize, (usize, usize))| PreferencePair {
-        id: format!("{}/{source}/{n}", sample.id),
-        prompt: sample.messages.clone(),
-        chosen: vec![Message::assistant(distinct[i].0.clone())],
-        rejected: vec![Message::assistant(distinct[j].0.clone())],
+        id: format!("{}/{source}/{n}", asked.id),
+        prompt: asked.prompt.to_vec(),
+        tools: asked.tools.to_vec(),
+        chosen: distinct[i].0.clone(),
+        rejected: distinct[j].0.clone(),
         margin: Some(distinct[i].1 - distinct[j].1),
         tie: false,
         source: source.into(),
@@ -130,6 +146,7 @@ pub fn dropped_image(sample: &Sample, good: &str, continued: &str) -> Option<Pre
     (rejected.trim() != good.trim()).then(|| PreferencePair {
         id: format!("{}/dropped_image", sample.id),
         prompt: sample.messages.clone(),
+        tools: Vec::new(),
         chosen: vec![Message::assistant(good)],
         rejected: vec![Message::assistant(rejected)],
         margin: None,
@@ -154,6 +171,7 @@ pub fn corrupted(sample: &Sample, answer: &str, pool: &[String], seed: u64) -> O
     Some(PreferencePair {
         id: format!("{}/corrupted", sample.id),
         prompt: sample.messages.clone(),
+        tools: Vec::new(),
         chosen: vec![Message::assistant(answer)],
         rejected: vec![Message::assistant(wrong)],
         margin: None,

@@ -5,36 +5,42 @@
 
 use std::sync::Arc;
 
-use ocelli_data::{Message, Part, PreferencePair, Sample, Status};
+use ocelli_data::{Message, Part, PreferencePair, Role, Sample, Status};
 use ocelli_model::ChatOptions;
 use ocelli_model::generate::{EngineLimits, Sampling};
 use ocelli_model::vlm::Vlm;
 
 use crate::error::TrainError;
 use crate::hybrid_reward::Judge;
-use crate::pairs::{PairRule, dropped_image, first_half, from_scores};
+use crate::pairs::{Asked, PairRule, dropped_image, first_half, from_scores};
 use crate::rollouts::Rollouts;
 
-/// Pairs of the answers that `model` samples, `attempts` to each question without tools, scored by `judge`. `source`
-/// names the judge in the pairs.
+/// Pairs of the answers that `model` samples, `attempts` to each question, scored by `judge`; with tools where `with_tools`
+/// says so, and then a pair holds whole dialogues, calls and replies included: preference learning on answers without tools
+/// alone unlearns the calls. `source` names the judge in the pairs.
 pub fn from_samples(
     model: &Vlm,
     rollouts: &Rollouts,
     samples: &[Arc<Sample>],
     attempts: u32,
+    with_tools: bool,
     (judge, rule, source): (&Judge<'_>, &PairRule, &str),
     seed: u64,
 ) -> Result<Vec<PreferencePair>, TrainError> {
-    let groups = rollouts.run(model, samples, attempts, seed, 0, None, false)?;
+    let groups = rollouts.run(model, samples, attempts, seed, 0, None, with_tools)?;
     let mut pairs = Vec::new();
     for (i, (sample, group)) in samples.iter().zip(groups).enumerate() {
         let mut group: Vec<_> = group.into_iter().map(|e| e.trajectory).collect();
         // An answer that is empty or cut off is no example of anything.
         group.retain(|t| t.status == Status::Answered);
         let scores = judge.group(sample, &mut group, rollouts.pictures().as_ref())?;
-        let answers: Vec<(String, f64)> =
-            group.iter().zip(&scores).map(|(t, r)| (t.final_text(), r.total)).collect();
-        pairs.extend(from_scores(sample, &answers, rule, source, seed ^ i as u64));
+        let Some(first) = group.first() else { continue };
+        let prompt = first.messages.iter().take_while(|m| m.role != Role::Assistant).count();
+        let asked =
+            Asked { id: &sample.id, prompt: &first.messages[..prompt], tools: rollouts.listed(with_tools) };
+        let answers: Vec<(Vec<Message>, f64)> =
+            group.iter().zip(&scores).map(|(t, r)| (t.messages[prompt..].to_vec(), r.total)).collect();
+        pairs.extend(from_scores(asked, &answers, rule, source, seed ^ i as u64));
     }
     Ok(pairs)
 }

@@ -10,14 +10,14 @@
 use std::path::Path;
 
 use ocelli_data::{ContentHash, Message};
-use ocelli_model::SaveDtype;
 use ocelli_model::vlm::{Pictures, Vlm};
+use ocelli_model::{ChatOptions, SaveDtype};
 use ocelli_tensor::{Grads, Params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::TrainError;
-use crate::examples::from_dialogue;
+use crate::examples::from_dialogue_with;
 use crate::losses::{BradleyTerry, PairScore, RankingReport, ranking_loss, ranking_report};
 use crate::mpo::whole_pairs;
 use crate::observe::Observer;
@@ -275,16 +275,18 @@ impl Stage for RewardRun<'_> {
 }
 
 /// Scores of finished dialogues, for GRPO, best-of-N and pair building: the reward model writes each dialogue with its own
-/// tokenizer and reads its head behind the last answer.
+/// tokenizer, `listed` tools before it, and reads its head behind the last answer.
 pub fn score_dialogues(
     model: &Vlm,
     dialogues: &[Vec<Message>],
+    listed: &[Value],
     pictures: &dyn Pictures,
     rows: usize,
 ) -> Result<Vec<f64>, TrainError> {
     let mut responses: Vec<Response> = Vec::with_capacity(dialogues.len());
+    let options = ChatOptions { tools: listed.to_vec(), ..ChatOptions::prompt() };
     for (i, messages) in dialogues.iter().enumerate() {
-        responses.push(from_dialogue(model, &format!("dialogue {i}"), messages, pictures)?);
+        responses.push(from_dialogue_with(model, &format!("dialogue {i}"), messages, &options, pictures)?);
     }
     // Neighbours with the same prompt (a group of answers) share it.
     let key = |r: &Response| {

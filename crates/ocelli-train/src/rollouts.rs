@@ -65,6 +65,9 @@ pub struct OracleConfig {
     pub tools: bool,
     /// Follow the plan's calls; without them the answer comes at once.
     pub calls: bool,
+    /// A plan of more calls than this is not followed: the answer comes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_calls: Option<usize>,
     /// Say the plan's thought before each call.
     pub thoughts: bool,
     /// Say the plan's conclusion before the answer.
@@ -73,7 +76,7 @@ pub struct OracleConfig {
 
 impl Default for OracleConfig {
     fn default() -> Self {
-        Self { tools: true, calls: true, thoughts: false, conclusion: false }
+        Self { tools: true, calls: true, most_calls: None, thoughts: false, conclusion: false }
     }
 }
 
@@ -81,7 +84,7 @@ impl OracleConfig {
     /// A sample whose plan says only what is wanted.
     fn prepare(&self, sample: &Sample) -> Result<Arc<Sample>, TrainError> {
         let mut plan = Plan::of(sample).map_err(|e| TrainError::Data(e.to_string()))?;
-        if !(self.tools && self.calls) {
+        if !(self.tools && self.calls && self.most_calls.is_none_or(|most| plan.steps.len() <= most)) {
             plan.steps.clear();
         }
         if !self.thoughts {
@@ -152,6 +155,11 @@ impl Rollouts {
         self.with_tools.is_some()
     }
 
+    /// The tools that the chat template lists before a dialogue.
+    pub fn listed(&self, with_tools: bool) -> &[serde_json::Value] {
+        &self.kind(with_tools).options.tools
+    }
+
     fn kind(&self, with_tools: bool) -> &Kind {
         match (&self.with_tools, with_tools) {
             (Some(kind), true) => kind,
@@ -219,12 +227,14 @@ impl Rollouts {
 
     /// What a supervised run learns before reinforcement with tools: the oracle's answer to every question without tools;
     /// and, where there are tools, with tools listed: to the first `calling` (a share, 0..=1) of the questions with the
-    /// plan's calls, to the others at once, so that reinforcement finds both ways and decides between them.
+    /// plan's calls where it has at most `most_calls`, to the others at once, so that reinforcement finds both ways and
+    /// decides between them.
     pub fn lessons(
         &self,
         model: &Vlm,
         samples: &[Arc<Sample>],
         calling: f64,
+        most_calls: Option<usize>,
     ) -> Result<Vec<Response>, TrainError> {
         let mut lessons = Vec::new();
         let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<(), TrainError> {
@@ -236,7 +246,7 @@ impl Rollouts {
         learn(samples, OracleConfig { tools: false, calls: false, ..OracleConfig::default() })?;
         if self.has_tools() {
             let calling = (samples.len() as f64 * calling.clamp(0.0, 1.0)) as usize;
-            learn(&samples[..calling], OracleConfig::default())?;
+            learn(&samples[..calling], OracleConfig { most_calls, ..OracleConfig::default() })?;
             learn(&samples[calling..], OracleConfig { calls: false, ..OracleConfig::default() })?;
         }
         Ok(lessons)

@@ -25,6 +25,7 @@ use ocelli_model::vlm::{LoadOptions, Part, Vlm};
 use ocelli_tensor::DType;
 use ocelli_tools::{Limits, Registry};
 use ocelli_worlds::charts::{Charts, Skill, Style};
+use ocelli_worlds::readings::reading;
 use ocelli_worlds::real::{Split, easy_vqa, gsm8k, puzzlevqa};
 use ocelli_worlds::{Item, Level, Setup, World, world};
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,14 @@ fn world_error(e: ocelli_worlds::WorldError) -> TrainError {
     TrainError::Data(e.to_string())
 }
 
+/// Readings without pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readings {
+    /// Seed.
+    pub seed: u64,
+}
+
 /// Tools of this program for rollouts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -189,6 +198,8 @@ pub const PICTURE_MEMORY: usize = 4 << 30;
 pub struct DataSource {
     /// A drawn world.
     pub world: Option<WorldSource>,
+    /// Readings, numbers without a picture to be said again; `limit` says how many (1,000 where it is not set).
+    pub readings: Option<Readings>,
     /// PuzzleVQA: the folder that holds `data/`.
     pub puzzlevqa: Option<PathBuf>,
     /// easy-VQA: the package's `data` folder.
@@ -253,6 +264,7 @@ impl DataSource {
         let limit = self.limit.unwrap_or(usize::MAX);
         let named = [
             self.world.is_some(),
+            self.readings.is_some(),
             self.puzzlevqa.is_some(),
             self.easy_vqa.is_some(),
             self.gsm8k.is_some(),
@@ -261,13 +273,16 @@ impl DataSource {
             self.pairs.is_some(),
         ];
         if named.iter().filter(|n| **n).count() != 1 {
-            let text =
-                "data: name exactly one of world, puzzlevqa, easy_vqa, gsm8k, samples, trajectories, pairs";
+            let text = "data: name exactly one of world, readings, puzzlevqa, easy_vqa, gsm8k, samples, trajectories, pairs";
             return Err(TrainError::Config(text.into()));
         }
         let mut data = Data::default();
         let items = match self {
             Self { world: Some(w), .. } => Some(w.items()?),
+            Self { readings: Some(r), .. } => {
+                let count = self.limit.unwrap_or(1000) as u64;
+                Some((0..count).map(|i| reading(r.seed, i)).collect())
+            }
             Self { puzzlevqa: Some(root), .. } => Some(puzzlevqa(root, split).map_err(world_error)?),
             Self { easy_vqa: Some(root), .. } => Some(self.easy_vqa(root, split, limit)?),
             Self { gsm8k: Some(path), .. } => Some(gsm8k(path).map_err(world_error)?),

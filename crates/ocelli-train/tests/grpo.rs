@@ -395,7 +395,8 @@ fn impossible_runs_are_refused_before_they_begin() {
     let nothing = refuse(&good, &|i| i.pictures = Arc::new(Pictures::in_memory(1 << 20)));
     assert!(nothing.contains("sample charts/1/0") && nothing.contains("no image with hash"), "{nothing}");
     let mut weighed = good.clone();
-    weighed.reward.model = Some(ModelReward { weight: 1.0, threshold: 0.0, indicator: false });
+    weighed.reward.model =
+        Some(ModelReward { weight: 1.0, threshold: 0.0, indicator: false, dialogue: false });
     assert!(refuse(&weighed, &same).contains("no reward model was given"));
     let headless = m.clone();
     let error = refuse(&good, &|i| i.reward_model = Some(Box::leak(Box::new(headless.clone()))));

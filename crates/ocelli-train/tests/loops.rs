@@ -307,7 +307,7 @@ fn reward_model_learns_pairs_in_stages() {
     let (items, bytes) = items(2, 1);
     let dialogues: Vec<_> =
         items.iter().map(|i| ocelli_train::examples::answered(&i.sample, &i.plan.answer)).collect();
-    let direct = reward_model::score_dialogues(&trained, &dialogues, &bytes, 64).unwrap();
+    let direct = reward_model::score_dialogues(&trained, &dialogues, &[], &bytes, 64).unwrap();
     for (d, (s, _)) in direct.iter().zip(&scored) {
         assert!((d - s.chosen).abs() < 1e-4, "{d} {}", s.chosen);
     }

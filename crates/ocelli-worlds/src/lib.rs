@@ -24,6 +24,7 @@ mod item;
 pub mod palette;
 pub mod paths;
 pub mod patterns;
+pub mod readings;
 pub mod real;
 pub mod truth;
 

@@ -95,7 +95,7 @@ impl<T> File<T> {
         let pictures = Arc::new(Pictures::in_memory(PICTURE_MEMORY));
         data.share_pictures(&pictures)?;
         let rollouts = Rollouts::new(model, &self.rollout, pictures, Some(toolbox))?;
-        Ok(rollouts.lessons(model, &data.samples(), self.calling)?)
+        Ok(rollouts.lessons(model, &data.samples(), self.calling, None)?)
     }
 
     fn held_out(&self) -> anyhow::Result<Data> {

@@ -166,6 +166,9 @@ pub(crate) struct Pairs {
     /// Answers of each question; 0 for none.
     #[serde(default = "eight")]
     pub(crate) group: u32,
+    /// Answer with tools, and pair whole dialogues.
+    #[serde(default)]
+    pub(crate) tools: bool,
     /// Which answers make a pair.
     #[serde(default)]
     pub(crate) rule: PairRule,

@@ -188,25 +188,66 @@ fn area_at(pixels: &RgbImage, x: u32, y: u32) -> Result<Component, ToolError> {
 }
 
 /// Part of the round figure that the sector fills. The whole is what hangs together when gaps of up to 4 pixels (the
-/// seams between sectors) are closed.
+/// seams between sectors) are closed; a seam belongs to the sectors beside it, each pixel to the nearer one, since seams
+/// take from a small sector as much as from a large one.
 fn share(pixels: &RgbImage, x: u32, y: u32) -> Result<Reply, ToolError> {
     let sector = area_at(pixels, x, y)?;
     let (w, h) = (pixels.width() as usize, pixels.height() as usize);
     let ground = colors::ground(pixels);
     let raw = pixels.as_raw();
     let inked: Vec<bool> = raw.chunks_exact(3).map(|p| apart(p, &ground) > 24).collect();
-    let closed = widened(&widened(&inked, w, h), w, h);
-    let whole = regions::components(&closed, w, h)
+    let closed = narrowed(&narrowed(&widened(&widened(&inked, w, h), w, h), w, h), w, h);
+    let figure = regions::components(&closed, w, h)
         .into_iter()
         .find(|c| c.pixels.binary_search(&sector.pixels[0]).is_ok())
-        .map_or(0, |c| c.pixels.iter().filter(|&&i| inked[i]).count());
-    let part = sector.pixels.len() as f64 / whole.max(sector.pixels.len()) as f64 * 100.0;
+        .map_or_else(|| sector.pixels.clone(), |c| c.pixels);
+    // Areas of one colour spread over the seams and the smoothed outline until the figure is full.
+    const FREE: u8 = 0;
+    const OTHER: u8 = 1;
+    const OWN: u8 = 2;
+    let mut owner = vec![FREE; w * h];
+    for area in colors::areas(pixels, 12, 500) {
+        area.pixels.iter().for_each(|&i| owner[i] = OTHER);
+    }
+    sector.pixels.iter().for_each(|&i| owner[i] = OWN);
+    let mut inside = vec![false; w * h];
+    figure.iter().for_each(|&i| inside[i] = true);
+    let mut edge: Vec<usize> = figure.iter().copied().filter(|&i| owner[i] != FREE).collect();
+    while !edge.is_empty() {
+        let mut next = Vec::new();
+        for i in edge {
+            let (x, y) = (i % w, i / w);
+            let beside = [
+                (x > 0, i.wrapping_sub(1)),
+                (x + 1 < w, i + 1),
+                (y > 0, i.wrapping_sub(w)),
+                (y + 1 < h, i + w),
+            ];
+            for (_, n) in beside.into_iter().filter(|b| b.0) {
+                if inside[n] && owner[n] == FREE {
+                    owner[n] = owner[i];
+                    next.push(n);
+                }
+            }
+        }
+        edge = next;
+    }
+    let own = figure.iter().filter(|&&i| owner[i] == OWN).count();
+    let part = own as f64 / figure.len().max(1) as f64 * 100.0;
+    // Whole percents: the pixels of a drawn outline do not carry more.
+    let text = if part < 1.0 { shown(part) } else { format!("{part:.0}") };
     Ok(Reply {
-        text: format!("The sector fills {} % of the figure.", shown(part)),
-        data: json!({"percent": part, "pixels": sector.pixels.len(), "of": whole}),
+        text: format!("{text} %"),
+        data: json!({"percent": part, "pixels": own, "of": figure.len()}),
         image: None,
         answer: None,
     })
+}
+
+/// The mask, one pixel narrower on all sides; the border of the picture does not count as outside.
+fn narrowed(mask: &[bool], w: usize, h: usize) -> Vec<bool> {
+    let outside: Vec<bool> = mask.iter().map(|m| !m).collect();
+    widened(&outside, w, h).into_iter().map(|m| !m).collect()
 }
 
 /// The mask, one pixel wider on all sides.

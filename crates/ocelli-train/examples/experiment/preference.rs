@@ -41,6 +41,7 @@ fn sums(n: u64) -> Vec<PreferencePair> {
         PreferencePair {
             id: format!("sum/{i}"),
             prompt: vec![Message::user([Part::text(format!("What is {a} + {b}?"))])],
+            tools: Vec::new(),
             chosen: vec![Message::assistant((a + b).to_string())],
             rejected: vec![Message::assistant(((a + b + off) % 19).to_string())],
             margin: None,
@@ -122,7 +123,7 @@ fn best_of(lab: &Lab, seed: u64, sft: &Vlm, reward: &Vlm, held_out: &Data) -> Re
             messages
         };
         let dialogues: Vec<Vec<Message>> = texts.iter().map(dialogue).collect();
-        let scores = score_dialogues(reward, &dialogues, &held_out.pictures, 4096)?;
+        let scores = score_dialogues(reward, &dialogues, &[], &held_out.pictures, 4096)?;
         let top = (0..8).max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a))).unwrap_or(0);
         let votes = |t: &String| texts.iter().filter(|o| *o == t).count();
         let voted =
@@ -148,7 +149,7 @@ fn policies(lab: &Lab, seed: u64, sft: &Vlm, held_out: &Data) -> Result<()> {
     let judge = Judge::new(&RewardSpec::default(), None, 4096)?;
     let rule = PairRule { at_least: Some(1.0), at_most: Some(0.0), per_question: 2, ..PairRule::default() };
     let samples: Vec<Arc<Sample>> = data.samples();
-    let found = from_samples(sft, &rollouts, &samples, 8, (&judge, &rule, "verifier"), part(seed, 7))?;
+    let found = from_samples(sft, &rollouts, &samples, 8, false, (&judge, &rule, "verifier"), part(seed, 7))?;
     lab.row(seed, "verifier", "pairs/found", found.len() as f64);
     let pairs: Vec<Pair> =
         found.iter().map(|p| Pair::new(sft, p, &data.pictures)).collect::<std::result::Result<_, _>>()?;

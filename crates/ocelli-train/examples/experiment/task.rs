@@ -9,15 +9,16 @@ use ocelli_agent::pictures::Pictures;
 use ocelli_agent::toolbox::Toolbox;
 use ocelli_data::Sample;
 use ocelli_model::vlm::Vlm;
+use ocelli_train::advantages::Advantage;
 use ocelli_train::buffer::BufferConfig;
 use ocelli_train::grpo::{self, Accuracies, Count, GrpoConfig, GrpoInputs};
 use ocelli_train::observe::{Go, Observer, Progress};
-use ocelli_train::responses::Response;
-use ocelli_train::rollouts::{RolloutConfig, Rollouts};
+use ocelli_train::responses::{Pass, Response, score};
+use ocelli_train::rollouts::{OracleConfig, RolloutConfig, Rollouts};
 use ocelli_train::run::RunConfig;
 use ocelli_train::schedule::{Schedule, Shape};
 use ocelli_train::sft::{self, SftConfig};
-use ocelli_train::sources::{Data, DataSource, ModelSource, ToolSource, WorldSource};
+use ocelli_train::sources::{Data, DataSource, ModelSource, Readings, ToolSource, WorldSource};
 use ocelli_train::{OptimizerConfig, PartRates};
 use ocelli_worlds::Level;
 use ocelli_worlds::charts::{Skill, Style};
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) max_pixels: u64,
     pub(crate) width: u32,
     pub(crate) height: u32,
+    pub(crate) level: Level,
     pub(crate) styles: Vec<Style>,
     pub(crate) skills: Vec<Skill>,
     /// Tools that policies may call.
@@ -42,6 +44,13 @@ pub(crate) struct Settings {
     pub(crate) lessons: u64,
     /// Share of the lessons with tools listed in which the oracle calls them; in the others it answers at once.
     pub(crate) calling: f64,
+    /// Plans of more calls are answered at once.
+    pub(crate) most_calls: Option<usize>,
+    /// Readings without pictures per question, in both stages of supervised learning: what copying a number is.
+    pub(crate) readings: f64,
+    /// Steps on calling lessons alone, before the mixture: a small model learns to copy from a reply only where most of
+    /// what it reads shows it.
+    pub(crate) call_steps: u64,
     pub(crate) sft_steps: u64,
     pub(crate) sft_batch: usize,
     pub(crate) sft_lr: f64,
@@ -51,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) prompts: usize,
     pub(crate) group: u32,
     pub(crate) rl_lr: f64,
+    /// Advantages without division by the standard deviation.
+    pub(crate) centred: bool,
     /// Factors on `rl_lr` that the buffer experiment compares.
     pub(crate) rl_factors: Vec<f64>,
     pub(crate) pair_steps: u64,
@@ -75,14 +86,18 @@ impl Settings {
     pub(crate) fn of(experiment: &str) -> Self {
         let tools = Self {
             preset: "tiny-0.5m".into(),
-            max_pixels: 96 * 64,
-            width: 192,
-            height: 128,
-            styles: vec![Style::Bar],
+            max_pixels: 64 * 64,
+            width: 96,
+            height: 96,
+            level: Level::Hard,
+            styles: vec![Style::Pie],
             skills: vec![Skill::Value, Skill::Extremum],
             tools: vec!["measure".into()],
-            lessons: 600,
-            calling: 0.5,
+            lessons: 4000,
+            calling: 0.3,
+            most_calls: Some(1),
+            readings: 0.0,
+            call_steps: 0,
             sft_steps: 300,
             sft_batch: 24,
             sft_lr: 3e-3,
@@ -91,6 +106,7 @@ impl Settings {
             prompts: 8,
             group: 8,
             rl_lr: 5e-4,
+            centred: true,
             rl_factors: vec![0.5, 1.0, 2.0],
             pair_steps: 100,
             pair_lr: 3e-4,
@@ -108,6 +124,8 @@ impl Settings {
             _ => Self {
                 width: 64,
                 height: 64,
+                level: Level::Easy,
+                styles: vec![Style::Bar],
                 max_pixels: 64 * 64,
                 tools: Vec::new(),
                 skills: vec![Skill::Value, Skill::Extremum, Skill::Compare],
@@ -166,7 +184,7 @@ impl Lab {
             count,
             width: s.width,
             height: s.height,
-            level: Level::Easy,
+            level: s.level,
             styles: s.styles.clone(),
             skills: s.skills.clone(),
             by_colour: true,
@@ -183,6 +201,57 @@ impl Lab {
             ..ModelSource::default()
         };
         Ok(source.load()?)
+    }
+
+    /// Supervised learning: calling lessons and readings, where there is time for them, then the mixture and fewer readings.
+    pub(crate) fn supervised(&self, base: Vlm, lessons: &Data, seed: u64) -> Result<Vlm> {
+        let s = &self.settings;
+        let rollouts = self.rollouts(&base, &[lessons])?;
+        let samples = lessons.samples();
+        let mut model = base;
+        let readings = |n: usize| -> Result<Vec<Response>> {
+            let readings = Some(Readings { seed: part(seed, 11) });
+            let data = DataSource { readings, limit: Some(n), ..DataSource::default() }.load()?;
+            Ok(data.responses(&model, false)?)
+        };
+        let more = readings((samples.len() as f64 * s.readings) as usize)?;
+        if s.call_steps > 0 {
+            let oracle = OracleConfig { most_calls: s.most_calls, ..OracleConfig::default() };
+            let mut calling = Vec::new();
+            for t in rollouts.oracle(&samples, &oracle)? {
+                if !t.tools.is_empty() {
+                    calling.push(rollouts.lesson(&model, &t, true)?);
+                }
+            }
+            calling.extend(more.iter().cloned());
+            model = self.sft(model, &calling, (s.call_steps, s.sft_lr), part(seed, 10))?;
+            self.look(&model, &calling)?;
+        }
+        let mut shown = self.lessons(&model, &rollouts, &samples)?;
+        shown.extend(more);
+        let model = self.sft(model, &shown, (s.sft_steps, s.sft_lr), part(seed, 2))?;
+        self.look(&model, &shown)?;
+        Ok(model)
+    }
+
+    /// Tells how sure the model is of every token of a few lessons.
+    fn look(&self, model: &Vlm, lessons: &[Response]) -> Result<()> {
+        let last = lessons.len().saturating_sub(1);
+        for lesson in lessons
+            .iter()
+            .take(1)
+            .chain(lessons.get(lessons.len() / 2..lessons.len() / 2 + 2).unwrap_or(&[]))
+            .chain(&lessons[last..])
+        {
+            let stats = score(model, &[vec![lesson]], Pass::default())?;
+            let ids = lesson.context.ids();
+            let mut line = format!("{} tokens:", lesson.context.len());
+            for (at, logp) in lesson.trained.iter().zip(&stats[0].logp) {
+                line += &format!(" {:?} {:.2}", model.tokenizer()?.decode(&ids[*at..at + 1])?, -logp);
+            }
+            eprintln!("{line}");
+        }
+        Ok(())
     }
 
     pub(crate) fn toolbox(&self) -> Result<Option<Arc<dyn Toolbox>>> {
@@ -220,7 +289,7 @@ impl Lab {
         rollouts: &Rollouts,
         samples: &[Arc<Sample>],
     ) -> Result<Vec<Response>> {
-        Ok(rollouts.lessons(model, samples, self.settings.calling)?)
+        Ok(rollouts.lessons(model, samples, self.settings.calling, self.settings.most_calls)?)
     }
 
     fn next_dir(&self) -> std::path::PathBuf {
@@ -279,6 +348,7 @@ impl Lab {
                 ..BufferConfig::default()
             }),
             count: arm.count,
+            advantage: if s.centred { Advantage::Centred } else { Advantage::default() },
             dependence_every: 0,
             ..GrpoConfig::default()
         };
@@ -307,6 +377,49 @@ impl Lab {
     pub(crate) fn accuracies(&self, seed: u64, arm: &str, found: &Accuracies) {
         for (metric, value) in found.metrics() {
             self.row(seed, arm, &metric, value);
+        }
+    }
+}
+
+/// Number of a text's beginning.
+fn leading_number(text: &str) -> &str {
+    let text = text.trim();
+    &text[..text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())]
+}
+
+impl Lab {
+    /// Accuracies by skill, how often tools were called for each, and how often an answer behind a reply repeats its number.
+    pub(crate) fn by_skill(&self, seed: u64, arm: &str, held_out: &Data, found: &Accuracies) {
+        let skill = |s: &Sample| s.meta.get("skill").and_then(|k| k.as_str()).unwrap_or_default().to_owned();
+        let skills: Vec<String> = held_out.questions.iter().map(|(s, _)| skill(s)).collect();
+        let mut names = skills.clone();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let share = |metric: &str, of: &dyn Fn(usize) -> Option<bool>| {
+                let of_skill = (0..skills.len()).filter(|&i| skills[i] == name).filter_map(of);
+                let all: Vec<f64> = of_skill.map(|b| f64::from(u8::from(b))).collect();
+                if !all.is_empty() {
+                    self.row(
+                        seed,
+                        arm,
+                        &format!("{name}/{metric}"),
+                        all.iter().sum::<f64>() / all.len() as f64,
+                    );
+                }
+            };
+            share("accuracy_plain", &|i| found.plain.get(i).copied());
+            share("accuracy", &|i| found.with_tools.get(i).copied());
+            if found.with_tools.is_empty() {
+                continue;
+            }
+            share("called", &|i| found.trajectories.get(i).map(|t| !t.tools.is_empty()));
+            share("copied", &|i| {
+                let t = found.trajectories.get(i)?;
+                let result = t.tools.last().filter(|u| !u.result.is_error)?;
+                let reply = ocelli_data::Message::tool(result.result.clone()).plain_text();
+                Some(leading_number(&reply) == t.final_text().trim())
+            });
         }
     }
 }

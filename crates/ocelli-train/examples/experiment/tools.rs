@@ -14,15 +14,17 @@ pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
     few.questions.truncate(40);
     lab.accuracies(seed, "base", &lab.evaluate(&base, &few)?);
     let lessons = lab.charts(s.lessons, part(seed, 1))?;
-    let rollouts = lab.rollouts(&base, &[&lessons])?;
-    let shown = lab.lessons(&base, &rollouts, &lessons.samples())?;
-    let sft = lab.sft(base, &shown, (s.sft_steps, s.sft_lr), part(seed, 2))?;
-    lab.accuracies(seed, "sft", &lab.evaluate(&sft, &held_out)?);
+    let sft = lab.supervised(base, &lessons, seed)?;
+    let found = lab.evaluate(&sft, &held_out)?;
+    lab.accuracies(seed, "sft", &found);
+    lab.by_skill(seed, "sft", &held_out, &found);
     let data = lab.charts(s.questions, part(seed, 3))?;
     for (name, tools) in [("text-only rl", false), ("tool rl", true)] {
         let arm = Arm { tools, buffer: true, count: Count::All, lr: s.rl_lr };
         let (policy, means) = lab.grpo(sft.clone(), &data, &arm, part(seed, 4))?;
-        lab.accuracies(seed, name, &lab.evaluate(&policy, &held_out)?);
+        let found = lab.evaluate(&policy, &held_out)?;
+        lab.accuracies(seed, name, &found);
+        lab.by_skill(seed, name, &held_out, &found);
         for metric in ["buffer/fill", "groups/informative", "tools/rate", "tools/error_rate", "mismatch/max"]
         {
             if let Some(value) = means.get(metric) {

@@ -74,7 +74,8 @@ impl<'a> Grpo<'a> {
         reward_model: Option<&'a Vlm>,
         dir: &Path,
     ) -> Result<Self, TrainError> {
-        let judge = Judge::new(&config.reward, reward_model, config.rows)?;
+        let judge = Judge::new(&config.reward, reward_model, config.rows)?
+            .with_tools(rollouts.listed(rollouts.has_tools()));
         let samples = SampleTable::new(dir);
         let (progress, made) = (Progress::default(), BlobStore::new(dir.join("pictures")));
         Ok(Self { config, model, reference, rollouts, train, held_out, judge, progress, samples, made })

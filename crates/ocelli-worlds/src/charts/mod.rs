@@ -2,7 +2,8 @@
 //!
 //! Example: a bar chart of five fruits, "How many crates does Pear show?", target `Number 35 (5 %)`, plan
 //! `read_axis`, `measure`. From 128 pixels on the pictures carry ticks with numbers and names; below that, axes run
-//! from 0 to 10 (0 to 8 under 64 pixels) with a grid line at every second unit, and colours name things.
+//! from 0 to 10 (0 to 8 under 64 pixels) with a grid line at every second unit, and colours name things; shares of a pie are
+//! multiples of 10 percent, at the level `hard` any whole percentage from 8 on (within 5 % is right then).
 
 mod draw;
 mod question;

@@ -100,6 +100,8 @@ pub struct Chart {
     pub compact: bool,
     /// True where bars are named by their colour.
     pub by_colour: bool,
+    /// True where numbers are finer than a small picture shows exactly.
+    pub fine: bool,
 }
 
 const TOPICS: [(&str, &str, &[&str]); 8] = [
@@ -156,16 +158,27 @@ fn values(dice: &mut Dice, s: Scale, n: usize, lowest: i64, highest: i64) -> Vec
     (0..n).map(|_| dice.between(lo, hi) * s.grain).collect()
 }
 
-/// Percentages in multiples of `grain`, each at least `grain`, that add up to 100.
-fn shares(dice: &mut Dice, n: usize, grain: i64) -> Vec<i64> {
-    let total = 100 / grain;
-    let mut cuts: Vec<i64> = (1..total).collect();
+/// Percentages in multiples of `grain`, each at least `least`, that add up to 100. Both divide 100, or the grain is 1.
+fn shares(dice: &mut Dice, n: usize, grain: i64, least: i64) -> Vec<i64> {
+    // What is above the least, in grains, cut at random places; each part gets one grain more than lies between cuts.
+    let free = (100 - (least - grain) * n as i64) / grain;
+    let mut cuts: Vec<i64> = (1..free).collect();
     dice.shuffle(&mut cuts);
     cuts.truncate(n - 1);
     cuts.sort_unstable();
-    cuts.push(total);
+    cuts.push(free);
     let mut last = 0;
-    cuts.iter().map(|c| (c - std::mem::replace(&mut last, *c)) * grain).collect()
+    cuts.iter().map(|c| (c - std::mem::replace(&mut last, *c)) * grain + least - grain).collect()
+}
+
+/// Grain and least share of a pie, in percent. Fine shares of a small picture are beyond a glance, and a matter of counting
+/// its pixels.
+fn pie_grain(setup: &Setup) -> (i64, i64) {
+    match (setup.compact(), setup.level) {
+        (true, Level::Hard) => (1, 8),
+        (true, _) => (10, 10),
+        (false, _) => (5, 5),
+    }
 }
 
 impl Chart {
@@ -194,7 +207,10 @@ impl Chart {
         let mut series = Vec::new();
         for i in 0..count {
             let values = match style {
-                Style::Pie => shares(dice, n, if compact { 10 } else { 5 }),
+                Style::Pie => {
+                    let (grain, least) = pie_grain(setup);
+                    shares(dice, n, grain, least)
+                }
                 // A stack must not leave the axis; each part stays readable.
                 Style::Stacked => values(dice, y, n, y.grain, y.max / count as i64),
                 Style::Scatter => Vec::new(),
@@ -232,6 +248,7 @@ impl Chart {
             framed: dice.chance(40),
             compact,
             by_colour,
+            fine: style == Style::Pie && pie_grain(setup).0 == 1,
         }
     }
 

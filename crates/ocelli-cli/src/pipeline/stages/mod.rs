@@ -188,7 +188,11 @@ impl<'a> Lab<'a> {
         }
         let in_questions =
             data.questions.iter().flat_map(|(s, _)| s.messages.iter().flat_map(|m| m.images()));
-        let in_pairs = data.pairs.iter().flat_map(|p| p.prompt.iter().flat_map(|m| m.images()));
+        let in_pairs = data
+            .pairs
+            .iter()
+            .flat_map(|p| p.prompt.iter().chain(&p.chosen).chain(&p.rejected))
+            .flat_map(|m| m.images());
         let in_dialogues = data
             .trajectories
             .iter()

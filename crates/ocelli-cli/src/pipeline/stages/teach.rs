@@ -103,7 +103,7 @@ pub(super) fn pairs(lab: &Lab<'_>, name: &str, stage: &Pairs) -> anyhow::Result<
         let rollouts = lab.rollouts(&model)?;
         let judge = Judge::new(&RewardSpec::default(), None, ROWS)?;
         let by = (&judge, &stage.rule, "verifier");
-        rows = from_samples(&model, &rollouts, &samples, stage.group, by, lab.seed(SEED))?;
+        rows = from_samples(&model, &rollouts, &samples, stage.group, stage.tools, by, lab.seed(SEED))?;
     }
     let sampled = rows.len();
     if stage.corrupted {

@@ -1,8 +1,9 @@
 //! The 512 tokens of the native family: 256 bytes, pieces of the words that our worlds and tools speak of, and marks.
 //!
 //! Byte-level BPE, so that every text has ids and comes back exactly. Digits stay single: a small model learns to
-//! calculate on them. The merges are not trained on a corpus but follow from the list below: each entry is built from its
-//! first byte on, one byte at a time, so its beginnings are tokens too.
+//! calculate on them. Nothing is trained on a corpus: words of the first list are tokens whole (`ignore_merges`, as in
+//! Llama 3: what the pre-tokenizer cuts out is looked up before any merge), all others are put together from the pieces of the
+//! second, each built from its first byte on, one byte at a time.
 
 use std::path::Path;
 
@@ -14,8 +15,24 @@ use crate::tokenizer::{SpecialTokens, Tokenizer};
 /// Rows of the embedding table; the last few are not used.
 pub const VOCAB_SIZE: usize = 512;
 
-/// Words and pieces, the most important first: where two merges are possible, the earlier one is made.
-const PIECES: &[&str] = &[
+/// Words and signs of our worlds, tools and templates that are one token each, cut as the pre-tokenizer cuts them.
+const WORDS: &[&str] = &[
+    "assistant",
+    "user",
+    "system",
+    "tool",
+    "Tools",
+    "What",
+    "Which",
+    "How",
+    "Is",
+    "Are",
+    "Does",
+    "Follow",
+    "Answer",
+    "By",
+    "From",
+    "Point",
     " the",
     " is",
     " are",
@@ -27,23 +44,63 @@ const PIECES: &[&str] = &[
     " at",
     " on",
     " it",
-    "assistant",
-    "user",
-    "system",
-    "tool",
-    "How many",
-    "What",
-    "Which",
-    "Follow",
+    " its",
+    " by",
+    " or",
+    " no",
+    " has",
     " there",
     " than",
     " that",
     " does",
+    " from",
+    " last",
+    " first",
+    " second",
+    " third",
+    " fourth",
+    " fifth",
+    " many",
+    " much",
+    " rise",
+    " fall",
+    " yes",
+    " rises",
+    " falls",
+    " starts",
+    " reach",
+    " completes",
+    " pattern",
+    " missing",
     " number",
     " value",
+    " values",
     " angle",
+    " degrees",
+    " area",
+    " rectangle",
+    " length",
     " line",
+    " lines",
+    " point",
+    " points",
     " bar",
+    " bars",
+    " sector",
+    " sectors",
+    " group",
+    " category",
+    " percentage",
+    " whole",
+    " figure",
+    " picture",
+    " difference",
+    " larger",
+    " largest",
+    " smallest",
+    " more",
+    " above",
+    " together",
     " red",
     " green",
     " blue",
@@ -52,14 +109,38 @@ const PIECES: &[&str] = &[
     " brown",
     " pink",
     " gray",
+    " yellow",
+    " black",
+    " white",
+    " circle",
     " circles",
+    " square",
     " squares",
+    " triangle",
     " triangles",
+    " diamond",
+    " object",
+    " objects",
     " shape",
     " colour",
-    " largest",
     " option",
     " answer",
+    " image",
+    " pixels",
+    " label",
+    " what",
+    " bbox",
+    " so",
+    "red",
+    "green",
+    "blue",
+    "orange",
+    "purple",
+    "brown",
+    "pink",
+    "gray",
+    "yes",
+    "no",
     "answer",
     "image",
     "img",
@@ -67,57 +148,53 @@ const PIECES: &[&str] = &[
     "crop",
     "zoom",
     "name",
-    "argum",
-    "\": \"",
-    "\", \"",
+    "arguments",
+    "measure",
+    "what",
+    "share",
+    "label",
+    "bar",
+    "value",
+    "point",
+    "read",
+    "axis",
+    "calculate",
+    "expression",
+    "rises",
+    "falls",
+    "triangle",
+    "circle",
+    "square",
+    "\":",
+    " \"",
+    "\",",
     "{\"",
+    "\":\"",
+    "\",\"",
+    "\":{\"",
+    "\":[",
     " {\"",
-    " [",
+    "\"}}",
     "\"}",
     "},",
+    " [",
+    "]}",
+    " %",
     " =",
     " +",
     " *",
     " -",
+    " (",
+    "),",
     "\n\n",
-    "er",
-    "in",
-    "an",
-    "on",
-    "en",
-    "re",
-    "es",
-    "ed",
-    "or",
-    "ar",
-    "al",
-    "th",
-    "he",
-    "le",
-    "ti",
-    "te",
-    "ou",
-    "st",
-    "el",
-    "it",
-    "ch",
-    "ma",
-    "ea",
-    "ll",
-    "ra",
-    "ce",
-    "de",
-    " s",
-    " c",
-    " w",
-    " p",
-    " l",
-    " m",
-    " d",
-    " f",
-    " h",
-    " n",
-    " e",
+];
+
+/// Frequent pieces of all other words, the most important first: where two merges are possible, the earlier one is made.
+const PIECES: &[&str] = &[
+    "er", "in", "an", "on", "en", "re", "es", "ed", "or", "ar", "al", "th", "he", "le", "ti", "te", "ou",
+    "st", "el", "it", "ch", "ma", "ea", "ll", "ra", "ce", "de", "se", "is", "as", "at", "ro", "ur", "us",
+    "ve", "ig", "ow", "ee", "ly", "ge", "ne", "pe", "ing", " s", " c", " w", " p", " l", " m", " d", " f",
+    " h", " n", " e", " b", " t", " g", " r", " C", " S", " T",
 ];
 
 /// Marks that end up as one token wherever they stand, and whether they are left out of plain text.
@@ -159,18 +236,21 @@ fn tokenizer_json() -> Value {
     }
     let mut merges = Vec::new();
     for piece in PIECES {
-        // The pre-tokenizer splits "How many" before the space; both halves are pieces.
-        for word in words(piece) {
-            let mut bytes = word.bytes().map(visible);
-            let mut left: String = bytes.next().into_iter().collect();
-            for next in bytes {
-                let whole = format!("{left}{next}");
-                if !vocab.contains_key(&whole) {
-                    merges.push(json!([left, next.to_string()]));
-                    vocab.insert(whole.clone(), vocab.len().into());
-                }
-                left = whole;
+        let mut bytes = piece.bytes().map(visible);
+        let mut left: String = bytes.next().into_iter().collect();
+        for next in bytes {
+            let whole = format!("{left}{next}");
+            if !vocab.contains_key(&whole) {
+                merges.push(json!([left, next.to_string()]));
+                vocab.insert(whole.clone(), vocab.len().into());
             }
+            left = whole;
+        }
+    }
+    for word in WORDS {
+        let shown: String = word.bytes().map(visible).collect();
+        if !vocab.contains_key(&shown) {
+            vocab.insert(shown, vocab.len().into());
         }
     }
     let marks: Vec<Value> = MARKS
@@ -195,21 +275,10 @@ fn tokenizer_json() -> Value {
         "decoder": byte_level,
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
             "vocab": vocab, "merges": merges,
         },
     })
-}
-
-/// A piece cut before every space that is not its first byte.
-fn words(piece: &str) -> Vec<&str> {
-    let mut cuts: Vec<usize> = piece.match_indices(' ').map(|(i, _)| i).filter(|&i| i > 0).collect();
-    if piece.starts_with(|c: char| !c.is_alphanumeric() && c != ' ') {
-        cuts.clear();
-    }
-    cuts.insert(0, 0);
-    cuts.push(piece.len());
-    cuts.windows(2).map(|w| &piece[w[0]..w[1]]).collect()
 }
 
 /// The character that stands for a byte in byte-level BPE (GPT-2): itself where it is visible, else one from 256 on.
@@ -245,12 +314,14 @@ mod tests {
     #[test]
     fn marks_digits_and_frequent_words_are_single_tokens() {
         let t = tokenizer().unwrap();
-        for one in ["<|im_end|>", "<think>", "</tool_call>", "\\boxed{", " the", " circles", "assistant", "7"]
-        {
-            assert_eq!(t.encode(one).unwrap().len(), 1, "{one}");
+        for one in ["<|im_end|>", "<think>", "</tool_call>", "\\boxed{", "7"].iter().chain(WORDS) {
+            assert_eq!(t.encode(one).unwrap().len(), 1, "{one:?}");
         }
         assert_eq!(t.encode("1234").unwrap().len(), 4);
         let short = t.encode("How many red circles are there?").unwrap();
         assert_eq!(short.len(), 7, "{short:?}");
+        // What a call costs: a small model pays for every token of it in every rollout.
+        let call = r#"{"name":"measure","arguments":{"image":"img_0","what":"share","label":"red"}}"#;
+        assert_eq!(t.encode(call).unwrap().len(), 22);
     }
 }
