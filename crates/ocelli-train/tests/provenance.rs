@@ -132,8 +132,10 @@ fn the_tool_picture_is_seen() {
     };
     let (a, b) = (stats(&t), stats(&swapped));
     let first = t.spans[1].len;
-    assert_eq!(a[..first], b[..first], "the first turn was said before the second picture");
-    assert!(a[first..].iter().zip(&b[first..]).any(|(x, y)| (x - y).abs() > 1e-6));
+    // Two equal pictures go through the tower once, so its products have other shapes and round differently.
+    let same = a[..first].iter().zip(&b[..first]).all(|(x, y)| (x - y).abs() < 2e-6);
+    assert!(same, "the first turn was said before the second picture: {:?} {:?}", &a[..first], &b[..first]);
+    assert!(a[first..].iter().zip(&b[first..]).any(|(x, y)| (x - y).abs() > 1e-5));
 }
 
 #[test]

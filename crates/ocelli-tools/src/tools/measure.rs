@@ -72,10 +72,7 @@ impl Tool for Measure {
 impl Measure {
     /// A point inside the largest thing that the label names.
     fn labelled(&self, call: &Call<'_>, pixels: &RgbImage, label: &str) -> Result<(f64, f64), ToolError> {
-        let found = point::find(call, &self.image, pixels, label)?;
-        let size = |b: &crate::PixelBox| u64::from(b.width()) * u64::from(b.height());
-        let largest = found.iter().max_by_key(|b| size(b)).map(crate::PixelBox::centre);
-        largest.ok_or_else(|| for_model(format!("found nothing for {label:?}")))
+        point::inside(call, &self.image, pixels, label)
     }
 
     fn axis(&self, call: &Call<'_>, name: AxisName) -> Result<Axis, ToolError> {
@@ -201,15 +198,26 @@ fn share(pixels: &RgbImage, x: u32, y: u32) -> Result<Reply, ToolError> {
         .into_iter()
         .find(|c| c.pixels.binary_search(&sector.pixels[0]).is_ok())
         .map_or_else(|| sector.pixels.clone(), |c| c.pixels);
-    // Areas of one colour spread over the seams and the smoothed outline until the figure is full.
+    // A pixel whose neighbours all have its colour lies inside an area; seams and smoothed outlines have none. From these
+    // cores the areas spread until the figure is full.
     const FREE: u8 = 0;
     const OTHER: u8 = 1;
     const OWN: u8 = 2;
+    let core = |i: usize| {
+        let (x, y) = (i % w, i / w);
+        let within = x > 0 && y > 0 && x + 1 < w && y + 1 < h;
+        let at = |i: usize| &raw[3 * i..3 * i + 3];
+        let alike = |n: usize| apart(at(n), at(i)) <= 12;
+        within && (y - 1..y + 2).all(|ny| (x - 1..x + 2).all(|nx| alike(ny * w + nx)))
+    };
     let mut owner = vec![FREE; w * h];
-    for area in colors::areas(pixels, 12, 500) {
-        area.pixels.iter().for_each(|&i| owner[i] = OTHER);
+    for &i in figure.iter().filter(|&&i| inked[i] && core(i)) {
+        owner[i] = if sector.pixels.binary_search(&i).is_ok() { OWN } else { OTHER };
     }
-    sector.pixels.iter().for_each(|&i| owner[i] = OWN);
+    // A sector too thin to have a core keeps what it shows.
+    if !owner.contains(&OWN) {
+        sector.pixels.iter().for_each(|&i| owner[i] = OWN);
+    }
     let mut inside = vec![false; w * h];
     figure.iter().for_each(|&i| inside[i] = true);
     let mut edge: Vec<usize> = figure.iter().copied().filter(|&i| owner[i] != FREE).collect();
@@ -262,4 +270,42 @@ fn widened(mask: &[bool], w: usize, h: usize) -> Vec<bool> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    /// A disc of radius 40 whose part left of `cut` degrees from the top is red, the rest blue, with a white seam of two pixels.
+    fn pie(percent: f64) -> RgbImage {
+        RgbImage::from_fn(96, 96, |x, y| {
+            let (dx, dy) = (f64::from(x) - 47.5, f64::from(y) - 47.5);
+            if dx.hypot(dy) > 40.0 {
+                return Rgb([255, 255, 255]);
+            }
+            let turn = |v: f64| (v / 100.0 * std::f64::consts::TAU).sin_cos();
+            let seam = |v: f64| {
+                let (s, c) = turn(v);
+                (dx * c + dy * s).abs() < 1.0 && dx * s - dy * c > 0.0
+            };
+            if seam(0.0) || seam(percent) {
+                return Rgb([255, 255, 255]);
+            }
+            let at = dx.atan2(-dy).rem_euclid(std::f64::consts::TAU) / std::f64::consts::TAU * 100.0;
+            if at < percent { Rgb([214, 39, 40]) } else { Rgb([31, 105, 190]) }
+        })
+    }
+
+    #[test]
+    fn seams_take_nothing_from_small_sectors() {
+        for percent in [8.0, 10.0, 23.0, 50.0, 77.0] {
+            let turn = percent / 200.0 * std::f64::consts::TAU;
+            let (x, y) = (47.5 + 25.0 * turn.sin(), 47.5 - 25.0 * turn.cos());
+            let reply = share(&pie(percent), x as u32, y as u32).unwrap();
+            let found = reply.data["percent"].as_f64().unwrap();
+            assert!((found - percent).abs() < 0.5, "{percent}: {found}");
+            assert_eq!(reply.text, format!("{percent:.0} %"));
+        }
+    }
 }

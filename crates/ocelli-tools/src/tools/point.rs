@@ -95,6 +95,27 @@ fn locate(
     }
 }
 
+/// A point inside the largest thing that a label names: a box's middle may lie outside of a thing that is bent.
+pub(super) fn inside(
+    call: &Call<'_>,
+    image: &ImageRef,
+    pixels: &RgbImage,
+    label: &str,
+) -> Result<(f64, f64), ToolError> {
+    if let Some((colour, form)) = description(&label.trim().to_lowercase()) {
+        let largest = areas(pixels, colour, form).into_iter().max_by_key(|area| area.pixels.len());
+        if let Some(area) = largest {
+            let middle = area.pixels[area.pixels.len() / 2] as u32;
+            return Ok((f64::from(middle % pixels.width()), f64::from(middle / pixels.width())));
+        }
+    }
+    // Texts, and the complaint about what is not there.
+    let size = |b: &PixelBox| u64::from(b.width()) * u64::from(b.height());
+    let found = find(call, image, pixels, label)?;
+    let largest = found.iter().max_by_key(|b| size(b)).map(PixelBox::centre);
+    largest.ok_or_else(|| for_model(format!("found nothing for {label:?}")))
+}
+
 /// Colour and form of a description made of such words alone; `None` for anything else, which is then a text.
 fn description(wanted: &str) -> Option<(Option<&'static str>, Option<&'static str>)> {
     let (mut colour, mut form, mut any) = (None, None, false);
@@ -137,6 +158,10 @@ fn named(
 }
 
 fn shapes(pixels: &RgbImage, colour: Option<&str>, form: Option<&str>) -> Vec<PixelBox> {
+    areas(pixels, colour, form).into_iter().map(|area| area.bbox).collect()
+}
+
+fn areas(pixels: &RgbImage, colour: Option<&str>, form: Option<&str>) -> Vec<Component> {
     let raw = pixels.as_raw();
     let (width, height) = pixels.dimensions();
     colors::without_fringes(colors::areas(pixels, 12, 500), width as usize, height as usize)
@@ -148,7 +173,6 @@ fn shapes(pixels: &RgbImage, colour: Option<&str>, form: Option<&str>) -> Vec<Pi
             });
             of_colour && form.is_none_or(|wanted| is_form(area, pixels.width(), wanted))
         })
-        .map(|area| area.bbox)
         .collect()
 }
 
