@@ -279,8 +279,8 @@ mod tests {
 
     /// A disc of radius 40 whose part left of `cut` degrees from the top is red, the rest blue, with a white seam of two pixels.
     fn pie(percent: f64) -> RgbImage {
-        RgbImage::from_fn(96, 96, |x, y| {
-            let (dx, dy) = (f64::from(x) - 47.5, f64::from(y) - 47.5);
+        RgbImage::from_fn(128, 96, |x, y| {
+            let (dx, dy) = (f64::from(x) - 63.5, f64::from(y) - 47.5);
             if dx.hypot(dy) > 40.0 {
                 return Rgb([255, 255, 255]);
             }
@@ -301,7 +301,7 @@ mod tests {
     fn seams_take_nothing_from_small_sectors() {
         for percent in [8.0, 10.0, 23.0, 50.0, 77.0] {
             let turn = percent / 200.0 * std::f64::consts::TAU;
-            let (x, y) = (47.5 + 25.0 * turn.sin(), 47.5 - 25.0 * turn.cos());
+            let (x, y) = (63.5 + 25.0 * turn.sin(), 47.5 - 25.0 * turn.cos());
             let reply = share(&pie(percent), x as u32, y as u32).unwrap();
             let found = reply.data["percent"].as_f64().unwrap();
             assert!((found - percent).abs() < 0.5, "{percent}: {found}");

@@ -322,6 +322,6 @@ mod tests {
         assert_eq!(short.len(), 7, "{short:?}");
         // What a call costs: a small model pays for every token of it in every rollout.
         let call = r#"{"name":"measure","arguments":{"image":"img_0","what":"share","label":"red"}}"#;
-        assert_eq!(t.encode(call).unwrap().len(), 22);
+        assert_eq!(t.encode(call).unwrap().len(), 21);
     }
 }
