@@ -237,14 +237,14 @@ fn an_endpoint_is_asked_no_faster_than_its_rate() {
     });
     let policy = format!(
         "env = {{ answer = \"tool\" }}\npolicy = {{ kind = \"endpoint\", base_url = {:?}, model = \"mock\", \
-         requests_per_minute = 300, price = {{ input = 1.0, output = 2.0 }} }}",
+         requests_per_minute = 90, price = {{ input = 1.0, output = 2.0 }} }}",
         endpoint.url
     );
     let path = config(dir.path(), "rates", 12, &policy);
     let begun = Instant::now();
     let (code, said, err) = ocelli(&["rollout", &path, "--json"]);
     assert_eq!(code, 0, "{err}");
-    // Five a second: after a burst of at most as many, the rest waits.
+    // A tenth of a minute's worth, nine, may go at once; three more wait for two thirds of a second each.
     assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(endpoint.asked(), 12);
     let report: Value = serde_json::from_str(&said).unwrap();

@@ -79,9 +79,13 @@ fn a_dialogue_with_tools_is_written_as_documented() {
 fn pictures_and_placeholders_must_agree() {
     let vlm = small();
     let (album, hashes) = album(&[png(20, 20, 1)]);
+    // A placeholder in somebody's text is text: no picture belongs to it.
     let forged = Message::user([Part::image(hashes[0]), Part::text("<|image_pad|>")]);
-    let err = vlm.prompt(&[forged], &ChatOptions::prompt(), &album).unwrap_err();
-    assert!(matches!(err, ModelError::Placeholders { placeholders: 2, images: 1 }), "{err}");
+    let context = vlm.prompt(&[forged], &ChatOptions::prompt(), &album).unwrap();
+    let pad = vlm.tokenizer().unwrap().encode("<|image_pad|>").unwrap();
+    assert_eq!(pad.len(), 1);
+    assert_eq!(context.images().len(), 1);
+    assert_eq!(context.ids().iter().filter(|id| **id == pad[0]).count(), context.images()[0].rows.len());
     let missing = Message::user([Part::image(ocelli_data::ContentHash::of(b"nowhere"))]);
     assert!(vlm.prompt(&[missing], &ChatOptions::prompt(), &album).is_err());
     let mut broken = album.clone();
