@@ -144,6 +144,22 @@ fn requests_that_make_no_sense_say_why() {
     fails(&["compare", here, here], &["is not a report of `ocelli eval`"]);
 }
 
+#[test]
+fn benchmarks_are_listed_with_the_whereabouts_of_their_data() {
+    let dir = tempfile::tempdir().unwrap();
+    write_csvqa(dir.path());
+    let here = dir.path().to_str().unwrap();
+    let done = ocelli(&["eval", "--list", "--data", here]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let line = |name: &str| done.out.lines().find(|l| l.starts_with(name)).unwrap().to_owned();
+    assert!(line("csvqa").contains("here") && line("csvqa").contains("normal|direct"), "{}", done.out);
+    assert!(line("mmmu ").contains("absent") && line("mmmu ").contains("900"), "{}", done.out);
+    let rows = json(&ocelli(&["eval", "--list", "--data", here, "--json"]));
+    assert!(rows.as_array().unwrap().len() >= 20 && rows[0]["url"].is_string());
+    let bare = ocelli(&["eval"]);
+    assert!(bare.code == 2 && bare.err.contains("--model"), "{}", bare.err);
+}
+
 fn strict(path: &Path) -> f64 {
     let report: Value = serde_json::from_slice(&std::fs::read(path.join("report.json")).unwrap()).unwrap();
     report["summary"]["strict"]["credit"].as_f64().unwrap()

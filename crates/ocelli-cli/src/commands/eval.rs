@@ -9,9 +9,9 @@ use ocelli_agent::endpoint::{
     ApiKey, Concurrency, Endpoint, EndpointConfig, Price, RetryPolicy, SamplingParams,
 };
 use ocelli_data::io::{write_atomic, write_atomic_with};
-use ocelli_eval::declare::{Benchmark, Task};
+use ocelli_eval::declare::{Benchmark, Task, shipped_names};
 use ocelli_eval::evaluate::{Evaluation, Plan, ReasoningMode, evaluate};
-use ocelli_eval::load::{Images, Pictures, load};
+use ocelli_eval::load::{Images, Pictures, load, whereabouts};
 use ocelli_eval::report::{HtmlOptions, markdown, overview, terminal, write_html};
 use ocelli_eval::run::{Cache, Policy};
 
@@ -21,14 +21,22 @@ use crate::ui::Ui;
 
 /// Ask a model one or more benchmarks, score the answers by the official rules and by strict ones, and report.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  ocelli eval --list
+  ocelli eval math500 --model Qwen/Qwen3-8B --endpoint http://127.0.0.1:8000/v1
+  ocelli eval emma-mini:direct csvqa:zh --model m --endpoint http://127.0.0.1:8000/v1 --judge m --limit 50
+  ocelli eval puzzlevqa --model runs/charts/grpo --max-tokens 64")]
 pub(crate) struct Args {
     /// Benchmarks with their variants, e.g. `emma-mini csvqa:zh,direct`; a path of a TOML file declares one of your own.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "list")]
     tasks: Vec<String>,
+    /// List the benchmarks that are known, their variants, and whether their data is here.
+    #[arg(long)]
+    list: bool,
     /// Name of the model as the endpoint knows it; without --endpoint a checkpoint directory, a .gguf file, or org/name
     /// on the hub.
-    #[arg(long)]
-    model: String,
+    #[arg(long, required_unless_present = "list")]
+    model: Option<String>,
     /// Base address of an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1; the model runs here where absent.
     #[arg(long)]
     endpoint: Option<String>,
@@ -166,15 +174,68 @@ impl Args {
     }
 }
 
+/// One line per benchmark: its variants, and whether its data is here.
+fn list(data: &Path, ui: &Ui) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for name in shipped_names() {
+        let task = Task::parse(name)?;
+        let (here, looked) = whereabouts(&task, data);
+        rows.push((task, here, looked));
+    }
+    if ui.json {
+        let json = rows.iter().map(|(task, here, looked)| {
+            let b = &task.benchmark;
+            serde_json::json!({"name": b.name, "title": b.title, "rows": b.source.rows, "variants": b.axes, "here": here, "url": b.source.url, "files": looked})
+        });
+        println!("{}", serde_json::to_string_pretty(&json.collect::<Vec<_>>())?);
+        return Ok(());
+    }
+    println!(
+        "{:<23} {:>6}  {:<8} variants (the first of each group where none is named)",
+        "benchmark", "items", "data"
+    );
+    for (task, here, _) in &rows {
+        let b = &task.benchmark;
+        let items = b.source.rows.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let axes: Vec<String> = b
+            .axes
+            .values()
+            .map(|values| match values.as_slice() {
+                // The sets of OlympiadBench are many.
+                [first, .., last] if values.len() > 4 => format!("{first}|...|{last}"),
+                all => all.join("|"),
+            })
+            .collect();
+        println!(
+            "{:<23} {items:>6}  {:<8} {}",
+            b.name,
+            if *here { "here" } else { "absent" },
+            axes.join("  ")
+        );
+    }
+    println!(
+        "\nData is looked for below {}. A benchmark whose data is absent says where to get it and where to put it.",
+        data.display()
+    );
+    Ok(())
+}
+
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
+    if args.list {
+        list(&data_dir(args.data.as_deref()), ui)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(model) = args.model.as_deref().filter(|m| !m.is_empty()) else {
+        bail!("--model is empty; name the model as the endpoint knows it, or a checkpoint");
+    };
     if args.concurrency == 0 || args.samples == Some(0) {
         bail!("--concurrency and --samples are at least 1");
     }
     let policy = match &args.endpoint {
-        Some(url) => args.endpoint(url, &args.model)?,
+        Some(url) => args.endpoint(url, model)?,
         None => {
-            let path = model_source::resolve(Some(&args.model), ui)?;
-            Policy::Local(Arc::new(LocalModel::load(&path, &args.model)?))
+            let path = model_source::resolve(Some(model), ui)?;
+            Policy::Local(Arc::new(LocalModel::load(&path, model)?))
         }
     };
     let judge = match (&args.judge, args.judge_endpoint.as_ref().or(args.endpoint.as_ref())) {
@@ -189,7 +250,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut summaries = Vec::new();
     for task in &tasks {
-        let folder = args.out.join(folder_name(&task.name())).join(folder_name(&args.model));
+        let folder = args.out.join(folder_name(&task.name())).join(folder_name(model));
         let table = load(task, &data, &args.out.join("images"), Pictures::Read)?;
         let declared = &task.benchmark.sampling;
         let plan = Plan {
