@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Exit codes: 0 done; 1 done, and the answer is "no" (different, not equal, check failed); 2 the request or its
-//! input is wrong; 130 interrupted.
+//! input is wrong; 130 interrupted; 141 nobody read what was printed (`ocelli ... | head`).
 
 // The command line is the one place that talks to the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -35,7 +35,20 @@ struct Cli {
     command: commands::Command,
 }
 
+/// A reader that closes its end is no defect of this program: it ends quietly, as others do.
+fn end_quietly_on_a_closed_pipe() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let said = info.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let cli = Cli::parse();
     let ui = ui::Ui::new(&cli.ui);
     ui.start_log();
