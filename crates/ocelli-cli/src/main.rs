@@ -35,13 +35,16 @@ struct Cli {
     command: commands::Command,
 }
 
+/// Exit code where nobody reads what is printed, as a shell reports it of other programs.
+const CLOSED_PIPE: u8 = 141;
+
 /// A reader that closes its end is no defect of this program: it ends quietly, as others do.
 fn end_quietly_on_a_closed_pipe() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let said = info.payload().downcast_ref::<String>().map_or("", String::as_str);
         if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
-            std::process::exit(141);
+            std::process::exit(CLOSED_PIPE.into());
         }
         usual(info);
     }));
@@ -54,6 +57,13 @@ fn main() -> ExitCode {
     ui.start_log();
     match cli.command.run(&ui) {
         Ok(code) => code,
+        Err(error)
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::from(CLOSED_PIPE)
+        }
         Err(error) => {
             ui.error(&error);
             ExitCode::from(2)
