@@ -1,5 +1,6 @@
 //! The Selective Sample Buffer against GRPO, and against GRPO whose loss is divided by the number of informative samples, at
-//! three learning rates and equal numbers of rollouts.
+//! three learning rates and equal numbers of rollouts. With `tools=[...]` the policies learn and are asked with those tools, as in
+//! `tools`.
 
 use ocelli_train::grpo::Count;
 
@@ -11,9 +12,7 @@ pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
     let held_out = lab.charts(s.held_out, part(seed, 9))?;
     let base = lab.model(part(seed, 0))?;
     let lessons = lab.charts(s.lessons, part(seed, 1))?;
-    let rollouts = lab.rollouts(&base, &[&lessons])?;
-    let shown = lab.lessons(&base, &rollouts, &lessons.samples())?;
-    let sft = lab.sft(base, &shown, (s.sft_steps, s.sft_lr), part(seed, 2))?;
+    let sft = lab.supervised(base, &lessons, seed)?;
     let start = lab.evaluate(&sft, &held_out)?;
     lab.accuracies(seed, "sft", &start);
     let data = lab.charts(s.questions, part(seed, 3))?;
@@ -24,11 +23,13 @@ pub(crate) fn run(lab: &Lab, seed: u64) -> Result<()> {
     ];
     for factor in &s.rl_factors {
         for (name, buffer, count) in arms {
-            let arm = Arm { tools: false, buffer, count, lr: s.rl_lr * factor };
+            let arm = Arm { tools: !s.tools.is_empty(), buffer, count, lr: s.rl_lr * factor };
             let (policy, means) = lab.grpo(sft.clone(), &data, &arm, part(seed, 4))?;
             let arm = format!("{name} x{factor}");
             lab.accuracies(seed, &arm, &lab.evaluate(&policy, &held_out)?);
-            for metric in ["buffer/fill", "buffer/fresh_share", "groups/informative", "accuracy"] {
+            for metric in
+                ["buffer/fill", "buffer/fresh_share", "groups/informative", "accuracy", "tools/rate"]
+            {
                 if let Some(value) = means.get(metric) {
                     lab.row(seed, &arm, metric, *value);
                 }

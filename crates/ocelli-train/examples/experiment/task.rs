@@ -215,6 +215,9 @@ impl Lab {
         let samples = lessons.samples();
         let mut model = base;
         let readings = |n: usize| -> Result<Vec<Response>> {
+            if n == 0 {
+                return Ok(Vec::new());
+            }
             let readings = Some(Readings { seed: part(seed, 11) });
             let data = DataSource { readings, limit: Some(n), ..DataSource::default() }.load()?;
             Ok(data.responses(&model, false)?)
