@@ -1,5 +1,6 @@
 //! One trajectory from its first message to its one [`Status`], or to a [`Snapshot`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,16 +33,24 @@ pub struct Job {
 
 impl Job {
     /// `size` rollouts of each sample, sample by sample. The seed of each follows from the run's seed, the sample's id
-    /// and the attempt, and from nothing else: neither order nor neighbours matter.
+    /// and the attempt: neither order nor other samples matter. A sample that stands there again, as at the end of one walk
+    /// through the data and the beginning of the next, is drawn again and not copied.
     pub fn group(samples: &[Arc<Sample>], size: u32, run_seed: u64) -> Vec<Self> {
-        let job = |sample: &Arc<Sample>, attempt| Self {
-            sample: sample.clone(),
-            attempt,
-            seed: derive_seed(run_seed, &sample.id, attempt),
-            resume: None,
-            allowance: None,
-        };
-        samples.iter().flat_map(|sample| (0..size).map(move |attempt| job(sample, attempt))).collect()
+        let mut seen: HashMap<&str, u64> = HashMap::new();
+        let mut jobs = Vec::with_capacity(samples.len() * size as usize);
+        for sample in samples {
+            let again = seen.entry(&sample.id).or_default();
+            let seed = run_seed ^ (*again << 32);
+            *again += 1;
+            jobs.extend((0..size).map(|attempt| Self {
+                sample: sample.clone(),
+                attempt,
+                seed: derive_seed(seed, &sample.id, attempt),
+                resume: None,
+                allowance: None,
+            }));
+        }
+        jobs
     }
 }
 
@@ -340,5 +349,25 @@ impl<'w> Episode<'w> {
             scores: Vec::new(),
         };
         Ended { trajectory, why, seconds: (self.spent + self.begun.elapsed()).as_secs_f64() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_that_stands_there_twice_is_drawn_twice() {
+        let sample = |id: &str| {
+            let json = serde_json::json!({"id": id, "messages": [], "target": {"kind": "number", "value": 1, "tolerance": 0}});
+            Arc::new(serde_json::from_value::<Sample>(json).unwrap())
+        };
+        let (a, b) = (sample("a"), sample("b"));
+        let jobs = Job::group(&[a.clone(), b.clone(), a.clone()], 4, 7);
+        let seeds: std::collections::HashSet<u64> = jobs.iter().map(|j| j.seed).collect();
+        assert_eq!(seeds.len(), jobs.len());
+        // What stands beside a sample does not move its draws.
+        let alone: Vec<u64> = Job::group(&[a], 4, 7).iter().map(|j| j.seed).collect();
+        assert_eq!(alone, jobs[..4].iter().map(|j| j.seed).collect::<Vec<_>>());
     }
 }

@@ -1,5 +1,7 @@
 //! `ocelli run` from outside: a whole small pipeline, run twice, changed, killed in every stage, and given bad files.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

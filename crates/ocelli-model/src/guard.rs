@@ -99,7 +99,7 @@ impl Guard {
     /// Options whose descriptions of tools hold no control tokens.
     pub fn options<'o>(&self, options: &'o ChatOptions) -> Cow<'o, ChatOptions> {
         let mut tools = options.tools.clone();
-        match tools.iter_mut().fold(false, |changed, tool| self.value(tool) || changed) {
+        match tools.iter_mut().map(|tool| self.value(tool)).fold(false, or) {
             true => Cow::Owned(ChatOptions { tools, ..options.clone() }),
             false => Cow::Borrowed(options),
         }
@@ -114,8 +114,8 @@ impl Guard {
                 }
                 Cow::Borrowed(_) => false,
             },
-            Value::Array(items) => items.iter_mut().fold(false, |changed, v| self.value(v) || changed),
-            Value::Object(map) => map.values_mut().fold(false, |changed, v| self.value(v) || changed),
+            Value::Array(items) => items.iter_mut().map(|v| self.value(v)).fold(false, or),
+            Value::Object(map) => map.values_mut().map(|v| self.value(v)).fold(false, or),
             _ => false,
         }
     }
@@ -205,6 +205,11 @@ impl Tokenizer {
         }
         Ok(ids)
     }
+}
+
+/// Either; both sides have been worked out, which `any` would not do.
+fn or(a: bool, b: bool) -> bool {
+    a || b
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::ModelError;
 use crate::config::TextConfig;
 use crate::weights::{TensorSpec, Weights};
 
+/// Finds or makes the parameter of a name and a shape; `None` when there are none to be made.
+type GetParam<'a, E> = dyn FnMut(&str, &[usize]) -> Result<Option<ParamId>, E> + 'a;
+
 /// Where a decoder's tensors stand in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextNames {
@@ -181,7 +184,7 @@ impl TextModel {
     fn build<E>(
         config: &TextConfig,
         names: &TextNames,
-        get: &mut dyn FnMut(&str, &[usize]) -> Result<Option<ParamId>, E>,
+        get: &mut GetParam<'_, E>,
     ) -> Result<Option<Self>, E> {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (q, kv, head_dim) = (config.q_width(), config.kv_width(), config.head_dim);

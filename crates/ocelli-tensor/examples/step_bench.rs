@@ -221,6 +221,10 @@ fn peak_rss_mib() -> f64 {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    Ok(ocelli_tensor::on_workers(|| body().map_err(|e| e.to_string()))?)
+}
+
+fn body() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let flag = |name: &str| args.iter().any(|a| a == name);
     let number =

@@ -134,6 +134,10 @@ impl AdamW {
     /// # Errors
     /// A gradient that is not finite (nothing is changed then), a group without settings, a shape that does not fit.
     pub fn step(&mut self, params: &mut Params, grads: &Grads) -> Result<StepInfo> {
+        cpu::on_workers(|| self.step_here(params, grads))
+    }
+
+    fn step_here(&mut self, params: &mut Params, grads: &Grads) -> Result<StepInfo> {
         let mut work = Vec::new();
         let mut squares = 0.0f64;
         for (id, g) in grads.iter() {

@@ -11,7 +11,7 @@
 use ocelli_data::{SpanKind, Trajectory};
 use ocelli_model::ModelError;
 use ocelli_model::vlm::{Context, Group, Pictures, Vlm};
-use ocelli_tensor::{DType, Grads, Tape, Tensor};
+use ocelli_tensor::{DType, Grads, Tape, Tensor, on_workers};
 
 use crate::error::TrainError;
 
@@ -176,6 +176,10 @@ fn split(lengths: &[usize], logp: &[f32], entropy: &[f32]) -> Vec<TokenStats> {
 /// What the model says about every response of a micro-batch, in order; nothing is recorded.
 pub fn score(model: &Vlm, micro: &[Pack<'_>], pass: Pass) -> Result<Vec<TokenStats>, TrainError> {
     let packed = pack(model, micro)?;
+    on_workers(|| score_packed(model, &packed, pass))
+}
+
+fn score_packed(model: &Vlm, packed: &Packed, pass: Pass) -> Result<Vec<TokenStats>, TrainError> {
     let mut tape = Tape::inference(&model.params);
     let hidden = model.hidden_at(&mut tape, &packed.batch, &packed.rows, false)?;
     let every: Vec<usize> = (0..packed.rows.len()).collect();
@@ -190,9 +194,20 @@ pub fn learn(
     micro: &[Pack<'_>],
     pass: Pass,
     grads: &mut Grads,
-    loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrads>, TrainError>,
+    loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrads>, TrainError> + Send,
 ) -> Result<usize, TrainError> {
     let packed = pack(model, micro)?;
+    on_workers(|| learn_packed(model, &packed, pass, grads, loss))?;
+    Ok(packed.batch.rows())
+}
+
+fn learn_packed(
+    model: &Vlm,
+    packed: &Packed,
+    pass: Pass,
+    grads: &mut Grads,
+    loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrads>, TrainError>,
+) -> Result<(), TrainError> {
     let mut tape = Tape::train(&model.params);
     let hidden = model.hidden_at(&mut tape, &packed.batch, &packed.rows, pass.recompute)?;
     let every: Vec<usize> = (0..packed.rows.len()).collect();
@@ -213,7 +228,7 @@ pub fn learn(
     }
     debug_assert_eq!(out.logprob.value().dtype(), DType::F32);
     tape.backward_from(&seeds, grads)?;
-    Ok(packed.batch.rows())
+    Ok(())
 }
 
 fn last_rows(packed: &Packed, micro: &[Pack<'_>]) -> Result<Vec<usize>, ModelError> {
@@ -223,9 +238,13 @@ fn last_rows(packed: &Packed, micro: &[Pack<'_>]) -> Result<Vec<usize>, ModelErr
 /// Scalars of the model's value head at the last token of every response of a micro-batch, in order.
 pub fn score_values(model: &Vlm, micro: &[Pack<'_>]) -> Result<Vec<f64>, TrainError> {
     let packed = pack(model, micro)?;
-    let mut tape = Tape::inference(&model.params);
     let rows = last_rows(&packed, micro)?;
-    let hidden = model.hidden_at(&mut tape, &packed.batch, &rows, false)?;
+    on_workers(|| score_values_at(model, &packed, &rows))
+}
+
+fn score_values_at(model: &Vlm, packed: &Packed, rows: &[usize]) -> Result<Vec<f64>, TrainError> {
+    let mut tape = Tape::inference(&model.params);
+    let hidden = model.hidden_at(&mut tape, &packed.batch, rows, false)?;
     let values = model.values(&mut tape, &hidden, &(0..rows.len()).collect::<Vec<_>>())?;
     Ok(values.value().to_vec().into_iter().map(f64::from).collect())
 }
@@ -237,16 +256,27 @@ pub fn learn_values(
     micro: &[Pack<'_>],
     recompute: bool,
     grads: &mut Grads,
-    loss: impl FnOnce(&[f64]) -> Result<Vec<f64>, TrainError>,
+    loss: impl FnOnce(&[f64]) -> Result<Vec<f64>, TrainError> + Send,
 ) -> Result<usize, TrainError> {
     let packed = pack(model, micro)?;
-    let mut tape = Tape::train(&model.params);
     let rows = last_rows(&packed, micro)?;
-    let hidden = model.hidden_at(&mut tape, &packed.batch, &rows, recompute)?;
+    on_workers(|| learn_values_at(model, (&packed, &rows), recompute, grads, loss))?;
+    Ok(packed.batch.rows())
+}
+
+fn learn_values_at(
+    model: &Vlm,
+    (packed, rows): (&Packed, &[usize]),
+    recompute: bool,
+    grads: &mut Grads,
+    loss: impl FnOnce(&[f64]) -> Result<Vec<f64>, TrainError>,
+) -> Result<(), TrainError> {
+    let mut tape = Tape::train(&model.params);
+    let hidden = model.hidden_at(&mut tape, &packed.batch, rows, recompute)?;
     let values = model.values(&mut tape, &hidden, &(0..rows.len()).collect::<Vec<_>>())?;
     let wide: Vec<f64> = values.value().to_vec().into_iter().map(f64::from).collect();
     let seeds: Vec<f32> = loss(&wide)?.into_iter().map(|d| d as f32).collect();
     let seed = Tensor::from_slice(&[seeds.len()], &seeds)?;
     tape.backward_from(&[(&values, seed)], grads)?;
-    Ok(packed.batch.rows())
+    Ok(())
 }

@@ -131,7 +131,7 @@ impl WorldSource {
     pub fn items(&self) -> Result<Vec<Item>, TrainError> {
         let setup = Setup::new(self.width, self.height, self.level).map_err(world_error)?;
         let charts = self.name == "charts";
-        if !charts && !(self.styles.is_empty() && self.skills.is_empty() && !self.by_colour) {
+        if !charts && (!self.styles.is_empty() || !self.skills.is_empty() || self.by_colour) {
             return Err(TrainError::Config(format!(
                 "data.world: `{}` has no styles, skills or colours to name; charts have",
                 self.name

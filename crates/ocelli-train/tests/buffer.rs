@@ -1,5 +1,7 @@
 //! The sample buffer: what enters, what leaves, what is drawn, and that it survives a checkpoint.
 
+#![allow(clippy::unwrap_used)]
+
 use ocelli_train::advantages::{Advantage, group_advantages};
 use ocelli_train::buffer::*;
 use ocelli_train::calibrate::{operating_points, threshold_for};

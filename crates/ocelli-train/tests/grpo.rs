@@ -1,6 +1,8 @@
 //! The reinforcement loop on a tiny model: it learns, it is exactly repeatable whatever the tools' timing, it resumes exactly,
 //! and what cannot be trained is refused before anything begins.
 
+#![allow(clippy::unwrap_used)]
+
 mod fixture;
 
 use std::path::Path;
@@ -378,7 +380,7 @@ fn impossible_runs_are_refused_before_they_begin() {
     let refuse = |config: &GrpoConfig, change: &dyn Fn(&mut GrpoInputs<'_>)| {
         let mut inputs = s.inputs(m.clone());
         change(&mut inputs);
-        let error = grpo::run(config, inputs, dir.path(), &mut Silent).err().expect("a refusal").to_string();
+        let error = grpo::run(config, inputs, dir.path(), &mut Silent).expect_err("a refusal").to_string();
         assert!(!dir.path().join("metrics.jsonl").exists(), "training had begun: {error}");
         error
     };

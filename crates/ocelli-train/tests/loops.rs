@@ -1,5 +1,7 @@
 //! The loops learn, do not depend on how a batch is cut, and can be stopped, killed and resumed to the bit.
 
+#![allow(clippy::unwrap_used)]
+
 mod fixture;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! Which tokens are trained: every sampled token of every turn of a recorded tool trajectory, and nothing else; and the
 //! context of training is that of the rollout.
 
+#![allow(clippy::unwrap_used)]
+
 mod fixture;
 
 use fixture::*;
@@ -90,7 +92,7 @@ fn gradients_flow_from_sampled_tokens_only() {
     let m = model(4);
     let (t, _, bytes) = recorded(&m);
     let response = Response::of_trajectory(&m, &t, &bytes).unwrap();
-    let run = |weights: &dyn Fn(usize) -> f64| {
+    let run = |weights: &(dyn Fn(usize) -> f64 + Sync)| {
         let mut grads = Grads::new();
         learn(&m, &[vec![&response]], Pass::default(), &mut grads, |s| {
             Ok(vec![TokenGrads { d_logp: (0..s[0].logp.len()).map(weights).collect(), d_entropy: vec![] }])

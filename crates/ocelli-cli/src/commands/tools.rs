@@ -249,7 +249,7 @@ async fn told_to_stop() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-fn picture(path: &PathBuf, limits: &Limits) -> anyhow::Result<Picture> {
+fn picture(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
     let bytes = read_bounded(path, limits.image_bytes as u64)?;
     Picture::new(bytes, limits).with_context(|| format!("cannot use {}", path.display()))
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ocelli_tensor::ops;
-use ocelli_tensor::{KvCache, KvPrefix, Params, Tape, Tensor, Var};
+use ocelli_tensor::{KvCache, KvPrefix, Params, Tape, Tensor, Var, on_workers};
 use rayon::prelude::*;
 
 use super::sampler::{Choice, Sampler};
@@ -93,7 +93,7 @@ struct Reading {
 }
 
 enum Active {
-    Reading(Reading),
+    Reading(Box<Reading>),
     Sequence(Box<Sequence>),
 }
 
@@ -322,7 +322,7 @@ impl<'m> Engine<'m> {
         if taken.iter().all(|&n| n == 0) {
             return Ok(step);
         }
-        let logits = self.forward(&taken)?;
+        let logits = on_workers(|| self.forward(&taken))?;
         let vocab = self.text.config().vocab_size;
         let mut row = 0;
         let mut samples: Vec<(&mut Box<Sequence>, &[f32])> = Vec::new();
@@ -348,6 +348,7 @@ impl<'m> Engine<'m> {
         // From the back, so that indices stay; the front of the queue then has them in order.
         for (i, logits) in read.into_iter().rev() {
             if let Active::Reading(r) = self.active.remove(i) {
+                let r = *r;
                 let (next, prefix) = (r.feed.next_position(), r.cache.freeze());
                 for (id, sampler) in r.members.into_iter().rev() {
                     let (sampling, prefix, logits) = (r.sampling.clone(), prefix.clone(), logits.clone());
@@ -364,7 +365,7 @@ impl<'m> Engine<'m> {
         while self.active.len() < self.limits.max_active {
             match self.queue.pop_front() {
                 None => break,
-                Some(Waiting::Group(r)) => self.active.push(Active::Reading(r)),
+                Some(Waiting::Group(r)) => self.active.push(Active::Reading(Box::new(r))),
                 Some(Waiting::Resumed(s)) => self.active.push(Active::Sequence(s)),
                 Some(Waiting::Member { id, sampler, sampling, prefix, logits, next }) => {
                     let room = self.text.config().context().saturating_sub(prefix.len());

@@ -17,7 +17,7 @@ impl Vlm {
         let known = self.params.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let adapted = lora::attach(&mut self.params, self.text.linears_mut(), config, &mut rng)?;
-        self.to_language(known)?;
+        self.group_as_language(known)?;
         Ok(adapted)
     }
 
@@ -25,7 +25,7 @@ impl Vlm {
     pub fn load_adapters(&mut self, dir: &Path, keep: Keep) -> Result<LoraConfig, ModelError> {
         let known = self.params.len();
         let config = lora::load_adapter(dir, &mut self.params, self.text.linears_mut(), keep)?;
-        self.to_language(known)?;
+        self.group_as_language(known)?;
         Ok(config)
     }
 
@@ -35,7 +35,7 @@ impl Vlm {
     }
 
     /// Puts the parameters from number `known` on into the language model's group.
-    fn to_language(&mut self, known: usize) -> Result<(), ModelError> {
+    fn group_as_language(&mut self, known: usize) -> Result<(), ModelError> {
         let added: Vec<_> = self.params.ids().skip(known).collect();
         for id in added {
             self.params.set_group(id, Part::Language.group())?;

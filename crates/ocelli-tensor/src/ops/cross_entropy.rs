@@ -100,6 +100,8 @@ pub fn linear_cross_entropy(
                 cpu::par_map(
                     narrow,
                     z,
+                    // A closure, so that it is inlined into the loop compiled for wide vectors.
+                    #[allow(clippy::redundant_closure)]
                     #[inline(always)]
                     |z| Elem::down(z),
                 );

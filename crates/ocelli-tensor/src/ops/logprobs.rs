@@ -255,6 +255,8 @@ impl Call {
                         cpu::par_map(
                             narrow,
                             z,
+                            // A closure, so that it is inlined into the loop compiled for wide vectors.
+                            #[allow(clippy::redundant_closure)]
                             #[inline(always)]
                             |z| Elem::down(z),
                         );

@@ -11,6 +11,8 @@
 //! with means, 95 % intervals and paired differences. `--first S` begins at another seed, so that seeds can be run in pieces;
 //! `summary FILE...` makes the table of the lines of several pieces. `key=value` changes a setting.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod preference;
 mod real;
 mod ssb;

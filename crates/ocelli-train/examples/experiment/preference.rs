@@ -76,8 +76,7 @@ fn reward_model(lab: &Lab, seed: u64, model: Vlm, held_out: &Data) -> Result<Vlm
     let reward = reward_model::run(&config, model, &pairs, &[], &lab.dir(), &mut lab.watch("reward"))?.0;
     let visual = held_out.pairs(&reward)?;
     lab.row(seed, "reward model", "pairs", accuracy(&reward, &visual)?);
-    let mut sums_only = Data::default();
-    sums_only.pairs = sums(400).split_off(200);
+    let sums_only = Data { pairs: sums(400).split_off(200), ..Data::default() };
     lab.row(seed, "reward model", "pairs/sums", accuracy(&reward, &sums_only.pairs(&reward)?)?);
     lab.row(
         seed,

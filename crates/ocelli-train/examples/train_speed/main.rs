@@ -13,6 +13,8 @@
 //!
 //! All parameters are trained, the vision tower included; AdamW. Medians after warm-up.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod rollouts;
 
 use std::collections::HashMap;

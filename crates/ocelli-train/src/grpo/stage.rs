@@ -166,11 +166,10 @@ impl<'a> Grpo<'a> {
         let (wanted, tools) = (self.config.prompts, self.rollouts.has_tools());
         let (chosen, seed) =
             self.next_questions((wanted + partial.ahead).saturating_sub(self.progress.carried.len()));
-        for (k, &question) in chosen.iter().enumerate() {
-            // Seeds tell rollouts apart, also where the end of one walk and the beginning of the next hold the same question.
-            let again = chosen[..k].iter().filter(|q| **q == question).count() as u64;
-            let jobs = Job::group(&self.train[question..=question], self.config.group, seed ^ (again << 32));
-            self.progress.carried.push(Carried::new(question, step, &jobs));
+        let samples: Vec<Arc<Sample>> = chosen.iter().map(|&i| self.train[i].clone()).collect();
+        let jobs = Job::group(&samples, self.config.group, seed);
+        for (&question, jobs) in chosen.iter().zip(jobs.chunks(self.config.group as usize)) {
+            self.progress.carried.push(Carried::new(question, step, jobs));
         }
         let mut rounds = 0;
         while partial::goes_on(&self.progress.carried, step, partial, wanted) {

@@ -9,6 +9,7 @@ mod train;
 pub(crate) use evaluate::ArmItems;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -146,8 +147,8 @@ impl<'a> Lab<'a> {
     ) -> anyhow::Result<HashMap<ContentHash, Vec<u8>>> {
         let mut found = HashMap::new();
         for hash in wanted {
-            if !found.contains_key(&hash) {
-                found.insert(hash, self.blobs.get(hash, MAX_PICTURE)?);
+            if let Entry::Vacant(place) = found.entry(hash) {
+                place.insert(self.blobs.get(hash, MAX_PICTURE)?);
             }
         }
         Ok(found)
