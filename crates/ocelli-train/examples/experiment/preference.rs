@@ -65,7 +65,7 @@ fn reward_model(lab: &Lab, seed: u64, model: Vlm, held_out: &Data) -> Result<Vlm
     let pairs = train.pairs(&model)?;
     let config = RewardConfig {
         run: lab.run_config(0, part(seed, 5)),
-        optimizer: lab.optimizer(s.sft_lr * 0.3, Shape::Cosine),
+        optimizer: lab.optimizer(s.reward_lr, Shape::Cosine),
         stages: vec![
             RewardStage { steps: s.reward_steps, rate: 1.0, pictures_only: true },
             RewardStage { steps: s.reward_steps / 4, rate: 0.3, pictures_only: false },

@@ -67,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) pair_steps: u64,
     pub(crate) pair_lr: f64,
     pub(crate) reward_steps: u64,
+    pub(crate) reward_lr: f64,
     pub(crate) held_out: u64,
     /// Folder of PuzzleVQA that holds `data/`; empty leaves it out.
     pub(crate) puzzlevqa: String,
@@ -111,6 +112,7 @@ impl Settings {
             pair_steps: 100,
             pair_lr: 3e-4,
             reward_steps: 300,
+            reward_lr: 9e-4,
             held_out: 150,
             puzzlevqa: String::new(),
             easy_vqa: String::new(),
