@@ -9,14 +9,14 @@ use ocelli_eval::declare::{Format, StoredFormat};
 use ocelli_eval::evaluate::{Extra, rescore};
 use ocelli_eval::load::{Pictures, load};
 use ocelli_eval::report::{HtmlOptions, overview};
-use ocelli_eval::stored::{from_log, read_stored, sniff};
+use ocelli_eval::stored::{check_folder, from_log, read_stored, sniff};
 
 use super::eval::{data_dir, folder_name, report, task};
 use crate::ui::Ui;
 
 /// Score stored outputs again, without a model: files of other programs, rows of id and response, or a run's folder.
 ///
-/// Files are JSON lines, a JSON list or object, CSV, tab-separated or Parquet; which is found out from the file. Published results
+/// Files are JSON lines, a JSON list or object, CSV, tab-separated, a workbook (.xlsx) or Parquet; which is found out from the file. Published results
 /// and the outputs of other harnesses are recognised by their columns; for others name the columns. Items are found by name,
 /// by row number or by the text of the question, and the report says how.
 #[derive(clap::Args)]
@@ -49,7 +49,8 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Columns of other files")]
 struct Columns {
-    /// Column that names the item; `#key` for the keys of a JSON object of rows.
+    /// Column that names the item; `#key` for the keys of a JSON object of rows. Without it: found by name, row number or
+    /// question.
     #[arg(long, value_name = "COLUMN")]
     id: Option<String>,
     /// Column of the response.
@@ -89,7 +90,8 @@ impl Columns {
             name: "columns named on the command line".into(),
             format: if self.rows.is_some() { Format::Json } else { sniff(path)? },
             rows: text(&self.rows),
-            id: self.id.clone().unwrap_or_else(|| "id".into()),
+            // Without a name: found out as with other files. A file that is its own data set names its rows.
+            id: self.id.clone().unwrap_or_else(|| if self.own_items { "id".into() } else { String::new() }),
             response: text(&self.response),
             extraction: text(&self.extraction),
             label: text(&self.label),
@@ -113,6 +115,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let mut folders = HashSet::new();
     for path in &args.outputs {
         let stored = if path.is_dir() {
+            check_folder(&task, path)?;
             from_log(&task, &load(&task, &data, &blobs, Pictures::Read)?, path)?
         } else {
             let given = args.columns.format(path)?;
