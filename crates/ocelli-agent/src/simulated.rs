@@ -90,12 +90,15 @@ async fn serve(costs: DeviceCosts, mut queue: mpsc::UnboundedReceiver<Work>) {
     }
 }
 
+/// Tokens of a turn.
+type Tokens = dyn Fn(&Start, usize) -> u32 + Send + Sync;
+
 /// Says what a script says, after the time that a device takes for `tokens(turn)` tokens.
 #[derive(Clone)]
 pub struct SimulatedPolicy {
     device: SimulatedDevice,
     script: ScriptedPolicy,
-    tokens: Arc<dyn Fn(&Start, usize) -> u32 + Send + Sync>,
+    tokens: Arc<Tokens>,
 }
 
 impl SimulatedPolicy {

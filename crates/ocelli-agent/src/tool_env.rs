@@ -304,10 +304,10 @@ impl ToolEnv {
             Ok(reply) => {
                 let image = reply.image.as_ref().map(|made| made.picture.bytes().clone());
                 let answered = reply.answer.is_some();
-                if let Some(bytes) = image {
-                    if let Err(e) = self.shared.pictures.put(bytes) {
-                        return fail(Status::ToolFailed, e.to_string());
-                    }
+                if let Some(bytes) = image
+                    && let Err(e) = self.shared.pictures.put(bytes)
+                {
+                    return fail(Status::ToolFailed, e.to_string());
                 }
                 if answered {
                     step.end = Some(Status::Answered);

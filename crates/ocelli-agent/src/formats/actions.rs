@@ -68,10 +68,11 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
 
 /// OpenThinkIMG ends with `Terminate {"ans": ..}`.
 fn terminate(mut call: ToolCall) -> ToolCall {
-    if call.name == "answer" && !call.arguments.contains_key("answer") {
-        if let Some(ans) = call.arguments.remove("ans") {
-            call.arguments.insert("answer".to_owned(), ans);
-        }
+    if call.name == "answer"
+        && !call.arguments.contains_key("answer")
+        && let Some(ans) = call.arguments.remove("ans")
+    {
+        call.arguments.insert("answer".to_owned(), ans);
     }
     call
 }
