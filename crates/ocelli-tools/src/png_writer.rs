@@ -5,8 +5,8 @@
 //! coded in one dynamic Huffman block of deflate (RFC 1951) with a fixed table: short codes for small differences, and runs
 //! of zeros as matches at distance 1. Neither a search for matches nor statistics of the picture are needed, so that the
 //! cost is that of reading the pixels, some table look-ups for what differs, and next to nothing for what does not. Files
-//! are as large as those of the `png` crate at its fastest setting, which works by the same idea, at about 0.4 of its time
-//! (bench/tools.md).
+//! are as large as those of the `png` crate at its fastest setting, which works by the same idea, at 0.4 to 0.8 of its
+//! time (bench/tools.md).
 
 use std::sync::OnceLock;
 
