@@ -68,6 +68,7 @@ pub mod simulated;
 pub mod snapshot;
 pub mod tokens;
 pub mod tool_env;
+pub mod tool_source;
 pub mod toolbox;
 pub mod viewer;
 pub mod vlm_policy;

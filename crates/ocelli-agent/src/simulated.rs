@@ -90,7 +90,7 @@ async fn serve(costs: DeviceCosts, mut queue: mpsc::UnboundedReceiver<Work>) {
     }
 }
 
-/// Tokens of a turn of a trajectory.
+/// Tokens of a turn.
 type Tokens = dyn Fn(&Start, usize) -> u32 + Send + Sync;
 
 /// Says what a script says, after the time that a device takes for `tokens(turn)` tokens.

@@ -9,8 +9,8 @@
 //!
 //! * `worker`  the worker's protocol: picture in base64 and a text parameter;
 //! * `same`    our protocol, the same picture in every call;
-//! * `fresh`   our protocol, a different picture in every call: a text chunk makes each file unlike all others, and there are
-//!   more of them than a decoded-picture cache holds, so each call decodes;
+//! * `fresh`   our protocol, a picture in every call that the server has never seen: a private chunk makes each file unlike all
+//!   others;
 //! * `hash`    our protocol, the picture stored once and named by its hash, the answer's picture in the answer;
 //! * `hash-hash` the same, the answer's picture as its hash alone.
 //!
@@ -35,8 +35,8 @@ use serde_json::json;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Decoded bytes of the different pictures of `fresh`: more than the server's cache of 256 MiB.
-const FRESH_BYTES: usize = 400 << 20;
+/// Calls that are made before the clock runs.
+const WARM_UP: usize = 2;
 
 struct Target {
     host: String,
@@ -97,7 +97,7 @@ fn relabelled(png: &[u8], number: u64) -> Vec<u8> {
     [&png[..33], &8u32.to_be_bytes(), &chunk, &(!crc).to_be_bytes(), &png[33..]].concat()
 }
 
-fn requests(target: &Target, png: &[u8], what: &str, how: &str) -> Outcome<Vec<Vec<u8>>> {
+fn requests(target: &Target, png: &[u8], what: &str, how: &str, calls: usize) -> Outcome<Vec<Vec<u8>>> {
     let size = |at: usize| png.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     let (w, h) = size(16).zip(size(20)).ok_or("the picture is no PNG")?;
     let side = w.min(h) / 2;
@@ -126,8 +126,10 @@ fn requests(target: &Target, png: &[u8], what: &str, how: &str) -> Outcome<Vec<V
     Ok(match how {
         "same" => (0..8).map(|k| call(&data_url(png), k * 7)).collect(),
         "fresh" => {
-            let count = (FRESH_BYTES / (3 * w * h) as usize + 1) as u32;
-            (0..count).map(|k| call(&data_url(&relabelled(png, u64::from(k))), k)).collect()
+            // Unlike those of an earlier run against the same server, too.
+            let run = u64::from(std::process::id()) << 32;
+            let picture = |k: u32| data_url(&relabelled(png, run | u64::from(k)));
+            (0..(calls + WARM_UP) as u32).map(|k| call(&picture(k), k)).collect()
         }
         "hash" | "hash-hash" => {
             let upload = request(target, "PUT", "/v1/images", "image/png", png);
@@ -180,7 +182,7 @@ fn main() -> Outcome<()> {
     let calls = rest.get(1).map_or(Ok(1000), |n| n.parse::<usize>())?.max(2 * clients);
     let target = target(url)?;
     let png = std::fs::read(picture).map_err(|e| format!("{picture}: {e}"))?;
-    let requests = requests(&target, &png, what, how)?;
+    let requests = requests(&target, &png, what, how, calls)?;
 
     let connect = || -> Outcome<BufReader<TcpStream>> {
         let stream = TcpStream::connect(&target.host)?;
@@ -189,7 +191,7 @@ fn main() -> Outcome<()> {
     };
     let mut reader = connect()?;
     let mut body = Vec::new();
-    for warm_up in requests.iter().take(2) {
+    for warm_up in requests.iter().take(WARM_UP) {
         let status = exchange(&mut reader, warm_up, &mut body)?;
         let text = String::from_utf8_lossy(&body);
         let error = text.contains("\"error\":") || (how == "worker" && !text.contains("\"error_code\":0"));
@@ -212,7 +214,7 @@ fn main() -> Outcome<()> {
                 return Ok((times, errors));
             }
             let at = Instant::now();
-            let good = exchange(&mut reader, &requests[k % requests.len()], &mut body);
+            let good = exchange(&mut reader, &requests[(k + WARM_UP) % requests.len()], &mut body);
             times.push(at.elapsed());
             if !matches!(good, Ok(200)) || body.len() < least {
                 errors += 1;

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use ocelli_data::{ContentHash, ToolCall};
 use serde_json::Value;
 
@@ -99,6 +98,19 @@ impl Client {
         self
     }
 
+    /// Keeps the named tools, in the order named; an unknown name is an error that lists those there are.
+    pub fn only<S: AsRef<str>>(mut self, names: &[S]) -> Result<Self, ToolError> {
+        let named = |name: &str| {
+            self.specs.iter().find(|s| s.name == name).cloned().ok_or_else(|| self.unknown(name))
+        };
+        self.specs = names.iter().map(|n| named(n.as_ref())).collect::<Result<Vec<_>, _>>()?.into();
+        Ok(self)
+    }
+
+    fn unknown(&self, name: &str) -> ToolError {
+        crate::registry::unknown(name, self.specs.iter().map(|s| s.name.as_str()))
+    }
+
     /// The tools.
     pub fn specs(&self) -> Arc<[ToolSpec]> {
         self.specs.clone()
@@ -106,6 +118,9 @@ impl Client {
 
     /// Makes a call within `time`, at whichever server can take it.
     pub async fn call(&self, call: &ToolCall, images: &Images, time: Duration) -> Result<Reply, ToolError> {
+        if self.specs.iter().all(|s| s.name != call.name) {
+            return Err(self.unknown(&call.name));
+        }
         let key = self.cache.as_ref().and_then(|_| Cache::key(call, images));
         if let (Some(cache), Some(key)) = (&self.cache, key)
             && let Some(kept) = cache.get(&call.name, key)?
@@ -192,7 +207,7 @@ impl Client {
         if let Some(p) = picture {
             let named = match by_hash {
                 true => p.hash().to_string(),
-                false => format!("data:image/png;base64,{}", STANDARD.encode(p.bytes())),
+                false => format!("data:image/png;base64,{}", STANDARD.encode_to_string(p.bytes())),
             };
             arguments.insert("image".into(), Value::String(named));
         }

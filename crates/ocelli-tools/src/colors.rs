@@ -121,14 +121,57 @@ pub(crate) fn without_fringes(areas: Vec<Component>, width: usize, height: usize
     areas.into_iter().zip(fringe).filter(|(_, fringe)| !fringe).map(|(area, _)| area).collect()
 }
 
-/// The commonest colour, to 4 bits a channel.
+/// The colour behind everything else: that of the border of the picture where one colour makes up most of it, since a sector
+/// of a pie can be larger than what is left of the paper. Otherwise, and where the commonest colour fills a rectangle
+/// of half the picture (the inside of a chart with a margin of another colour), the commonest.
 pub(crate) fn ground(pixels: &RgbImage) -> [u8; 3] {
-    let mut counts = vec![0u32; 4096];
-    let bin = |p: &[u8]| usize::from(p[0] >> 4) << 8 | usize::from(p[1] >> 4) << 4 | usize::from(p[2] >> 4);
-    pixels.as_raw().chunks_exact(3).for_each(|p| counts[bin(p)] += 1);
-    let best = counts.iter().enumerate().max_by_key(|(i, n)| (**n, *i)).map_or(0, |(i, _)| i);
+    let (w, h) = (pixels.width() as usize, pixels.height() as usize);
+    let raw = pixels.as_raw();
+    // Wide enough to see past a frame of a pixel.
+    let band = (w.min(h) / 32).max(2);
+    let edge = |i: usize| {
+        let (x, y) = (i % w, i / w);
+        x < band || y < band || x + band >= w || y + band >= h
+    };
+    let (mut all, mut border) = (vec![0u32; BINS], vec![0u32; BINS]);
+    for (y, row) in raw.chunks_exact((3 * w).max(1)).enumerate() {
+        for (x, p) in row.chunks_exact(3).enumerate() {
+            all[bin(p)] += 1;
+            border[bin(p)] += u32::from(edge(y * w + x));
+        }
+    }
+    let most =
+        |counts: &[u32]| counts.iter().enumerate().max_by_key(|(i, n)| (**n, *i)).map_or(0, |(i, _)| i);
+    let (commonest, outer) = (most(&all), most(&border));
+    let of_border = f64::from(border[outer]) / f64::from(border.iter().sum::<u32>().max(1));
+    let best = match commonest == outer || of_border < 0.6 || is_sheet(pixels, commonest) {
+        true => commonest,
+        false => outer,
+    };
     // The commonest exact colour within that bin would cost a second pass for little: its first pixel stands for it.
-    pixels.as_raw().chunks_exact(3).find(|p| bin(p) == best).map_or([255; 3], |p| [p[0], p[1], p[2]])
+    raw.chunks_exact(3).find(|p| bin(p) == best).map_or([255; 3], |p| [p[0], p[1], p[2]])
+}
+
+/// Colours are counted to 4 bits a channel.
+const BINS: usize = 1 << 12;
+
+fn bin(p: &[u8]) -> usize {
+    usize::from(p[0] >> 4) << 8 | usize::from(p[1] >> 4) << 4 | usize::from(p[2] >> 4)
+}
+
+/// Do the pixels of a colour reach into all four corners of a rectangle of at least half the picture?
+fn is_sheet(pixels: &RgbImage, colour: usize) -> bool {
+    let (w, h) = pixels.dimensions();
+    let (mut x1, mut y1, mut x2, mut y2) = (w, h, 0, 0);
+    for (x, y, _) in pixels.enumerate_pixels().filter(|(_, _, p)| bin(&p.0) == colour) {
+        (x1, y1, x2, y2) = (x1.min(x), y1.min(y), x2.max(x), y2.max(y));
+    }
+    let large =
+        x1 <= x2 && u64::from(x2 - x1 + 1) * u64::from(y2 - y1 + 1) * 2 >= u64::from(w) * u64::from(h);
+    large
+        && [(x1, y1), (x2, y1), (x1, y2), (x2, y2)]
+            .iter()
+            .all(|&(x, y)| bin(&pixels.get_pixel(x, y).0) == colour)
 }
 
 #[cfg(test)]
@@ -151,6 +194,31 @@ mod tests {
         assert_eq!(found.len(), 4);
         let kept: Vec<u32> = without_fringes(found, 30, 50).iter().map(|a| a.bbox.x1).collect();
         assert_eq!(kept, [20, 2]); // in the order of their first pixels
+    }
+
+    #[test]
+    fn the_ground_is_at_the_border() {
+        let white = image::Rgb([255; 3]);
+        let disc = |x: u32, y: u32| (f64::from(x) - 47.5).hypot(f64::from(y) - 47.5) < 44.0;
+        // A disc that is larger than what is left of the paper, with a frame of one pixel around it all.
+        let frame = |x, y| x == 0 || y == 0 || x == 95 || y == 95;
+        let pie = RgbImage::from_fn(96, 96, |x, y| match (disc(x, y), frame(x, y)) {
+            (true, _) => image::Rgb([31, 105, 190]),
+            (_, true) => image::Rgb([0; 3]),
+            _ => white,
+        });
+        assert_eq!(ground(&pie), [255; 3]);
+        // The inside of a chart with a grey margin.
+        let inside = |x, y| (10..86).contains(&x) && (10..86).contains(&y);
+        let chart = RgbImage::from_fn(96, 96, |x, y| match (inside(x, y), (30..50).contains(&x) && y > 40) {
+            (true, true) => image::Rgb([214, 39, 40]),
+            (true, false) => white,
+            _ => image::Rgb([200; 3]),
+        });
+        assert_eq!(ground(&chart), [255; 3]);
+        // No colour has most of the border.
+        let halves = RgbImage::from_fn(90, 20, |x, _| if x < 50 { white } else { image::Rgb([9; 3]) });
+        assert_eq!(ground(&halves), [255; 3]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::detector::Detector;
 use crate::networks::{DETECT, Networks, OCR_SMALL};
 use crate::ocr::{Check, Line, Ocr};
+use crate::pool::{Canvas, Pixels, Pool};
 use crate::{Fatal, Limits, Picture, ToolError};
 
 /// What a registry's engines are made of.
@@ -48,8 +49,9 @@ pub struct Engines {
     ocr: OnceLock<Result<Ocr, Fatal>>,
     detector: OnceLock<Result<Detector, Fatal>>,
     texts: Mutex<HashMap<ContentHash, Arc<Vec<Line>>>>,
-    /// Pictures of which a part was asked for.
+    /// Pictures that were decoded once without being kept.
     met: Mutex<HashSet<ContentHash>>,
+    pool: Arc<Pool>,
 }
 
 /// Pictures whose text is remembered.
@@ -68,6 +70,7 @@ impl Engines {
             detector: OnceLock::new(),
             texts: Mutex::default(),
             met: Mutex::default(),
+            pool: Arc::default(),
         }
     }
 
@@ -90,13 +93,18 @@ impl Engines {
         Ok(decoded)
     }
 
+    /// Memory that is used again.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// At least the first `rows` rows of a picture. A picture that is met for the first time is decoded no further than
     /// that, one that comes again as a whole, and is kept; the pixels are the same. So is the verdict on a broken file:
     /// its good rows can be had.
-    pub fn rows(&self, picture: &Picture, rows: u32, limits: &Limits) -> Result<Arc<RgbImage>, ToolError> {
+    pub(crate) fn rows(&self, picture: &Picture, rows: u32, limits: &Limits) -> Result<Pixels, ToolError> {
         let hash = picture.hash();
         if let Some(found) = self.cache().get(hash) {
-            return Ok(found);
+            return Ok(Pixels::Shared(found));
         }
         let again = {
             let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,12 +114,31 @@ impl Engines {
             !met.insert(hash)
         };
         if again && let Ok(whole) = self.pixels(picture, limits) {
-            return Ok(whole);
+            return Ok(Pixels::Shared(whole));
         }
-        match picture.decode_top(rows, limits) {
-            Ok(Some(top)) => Ok(Arc::new(top)),
-            Ok(None) => self.pixels(picture, limits),
-            Err(e) => Err(Fatal::BadImage { hash, why: e.to_string() }.into()),
+        let mut buffer = self.pool.take(3 * picture.width() as usize * rows as usize);
+        let bad = |why: String| Fatal::BadImage { hash, why };
+        match picture.decode_top(rows, limits, &mut buffer) {
+            Ok(Some(rows)) => {
+                let top = Canvas::new(picture.width(), rows, buffer, &self.pool);
+                top.map(Pixels::Own).ok_or_else(|| bad("fewer rows than it should have".into()).into())
+            }
+            decoded => {
+                self.pool.give(buffer);
+                decoded.map_err(|e| bad(e.to_string()))?;
+                self.pixels(picture, limits).map(Pixels::Shared)
+            }
+        }
+    }
+
+    /// The pixels of a picture, to be drawn on. As with [`Engines::rows`], one that is met for the first time is not kept.
+    pub(crate) fn canvas(&self, picture: &Picture, limits: &Limits) -> Result<Canvas, ToolError> {
+        match self.rows(picture, picture.height(), limits)? {
+            Pixels::Own(canvas) => Ok(canvas),
+            Pixels::Shared(pixels) => Canvas::copy(&pixels, &self.pool).ok_or_else(|| {
+                Fatal::BadImage { hash: picture.hash(), why: "fewer pixels than it should have".into() }
+                    .into()
+            }),
         }
     }
 

@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::error::for_model;
-use crate::service::{Service, ServiceConfig};
-use crate::wire::{CallBody, ErrorBody, ReplyBody, Uploaded, status};
+use crate::service::{Prepared, Service, ServiceConfig};
+use crate::wire::{CallBody, ErrorBody, ReplyAs, ReplyBody, Uploaded, status};
 use crate::{Deadline, Fatal, Registry, ToolError};
 
 /// How the HTTP server is set up.
@@ -192,20 +192,63 @@ async fn call(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Respon
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a call is sent as application/json");
     }
     let deadline = deadline(&headers, app.service.limits().call);
-    // Parsing and writing JSON with a picture in it is work, too: all of it happens on the tool threads.
-    let work = move |service: &Service, deadline: &Deadline| -> Result<Vec<u8>, ToolError> {
-        let call: CallBody = serde_json::from_slice(&body)
-            .map_err(|e| for_model(format!("the call is not what it should be: {e}")))?;
-        drop(body);
-        let reply = service.run(&call.name, call.arguments, deadline)?;
-        ReplyBody::write(&reply, call.reply)
-            .map_err(|e| Fatal::Broken { tool: call.name, why: e.to_string() }.into())
+    // Parsing and writing JSON with a large picture in it is work, too: all of it happens on the tool threads then.
+    let answered = if body.len() > LIGHT_BODY {
+        let work = move |service: &Service, deadline: &Deadline| {
+            let (prepared, reply_as) = prepared(service, &body)?;
+            drop(body);
+            answer(service, &prepared, reply_as, deadline)
+        };
+        app.service.queued("call", &deadline, work).await
+    } else {
+        match prepared(&app.service, &body) {
+            Err(error) => Ok(Err(error)),
+            Ok((prepared, reply_as)) => here_or_queued(&app.service, prepared, reply_as, &deadline).await,
+        }
     };
-    match app.service.queued("call", &deadline, work).await {
+    match answered {
         Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
         Ok(Err(error)) => answer_error(&error),
         Err(fatal) => answer_error(&fatal.into()),
     }
+}
+
+/// Longest call that is parsed where it was received.
+const LIGHT_BODY: usize = 1 << 20;
+
+async fn here_or_queued(
+    service: &Arc<Service>,
+    prepared: Prepared,
+    reply_as: ReplyAs,
+    deadline: &Deadline,
+) -> Result<Result<Vec<u8>, ToolError>, Fatal> {
+    if let Some(_seat) = service.seat(&prepared) {
+        let answered = answer(service, &prepared, reply_as, deadline);
+        return match deadline.is_over() {
+            true => Err(Fatal::Deadline { tool: prepared.call.name }),
+            false => Ok(answered),
+        };
+    }
+    let tool = prepared.call.name.clone();
+    let work = move |service: &Service, deadline: &Deadline| answer(service, &prepared, reply_as, deadline);
+    service.queued(&tool, deadline, work).await
+}
+
+fn prepared(service: &Service, body: &[u8]) -> Result<(Prepared, ReplyAs), ToolError> {
+    let call: CallBody = serde_json::from_slice(body)
+        .map_err(|e| for_model(format!("the call is not what it should be: {e}")))?;
+    Ok((service.prepare(&call.name, call.arguments)?, call.reply))
+}
+
+fn answer(
+    service: &Service,
+    prepared: &Prepared,
+    reply_as: ReplyAs,
+    deadline: &Deadline,
+) -> Result<Vec<u8>, ToolError> {
+    let reply = service.run_prepared(prepared, deadline)?;
+    ReplyBody::write(&reply, reply_as)
+        .map_err(|e| Fatal::Broken { tool: prepared.call.name.clone(), why: e.to_string() }.into())
 }
 
 async fn tools(State(app): State<App>) -> Response {

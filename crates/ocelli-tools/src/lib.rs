@@ -44,6 +44,8 @@ pub mod networks;
 pub mod ocr;
 mod panels;
 mod picture;
+mod png_writer;
+mod pool;
 mod regions;
 mod registry;
 mod remote;

@@ -7,8 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, JsonObject,
@@ -160,7 +159,7 @@ impl ServerHandler for McpTools {
                 format!("no picture is known as {RESOURCE}<hash>: it is not kept, or the address is another");
             return Err(rmcp::ErrorData::resource_not_found(why, None));
         };
-        let contents = ResourceContents::blob(STANDARD.encode(picture.bytes()), request.uri)
+        let contents = ResourceContents::blob(STANDARD.encode_to_string(picture.bytes()), request.uri)
             .with_mime_type(picture.mime());
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
@@ -214,7 +213,7 @@ fn result(reply: &Reply) -> CallToolResult {
     if let Some(made) = &reply.image {
         let p = &made.picture;
         text.push_str(&format!("\nNew picture {}: {} x {} pixels.", p.hash(), p.width(), p.height()));
-        content.push(ContentBlock::image(STANDARD.encode(p.bytes()), "image/png"));
+        content.push(ContentBlock::image(STANDARD.encode_to_string(p.bytes()), "image/png"));
     }
     content.insert(0, ContentBlock::text(text));
     let mut result = CallToolResult::success(content);

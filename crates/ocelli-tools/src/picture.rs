@@ -10,7 +10,7 @@ use std::sync::Arc;
 use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use ocelli_data::ContentHash;
 
-use crate::Limits;
+use crate::{Limits, png_writer};
 
 /// Why bytes are not a usable picture.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -77,8 +77,25 @@ impl Picture {
 
     /// Encodes pixels as PNG, lossless.
     pub fn encode(pixels: &RgbImage) -> Result<Self, PictureError> {
-        let bytes: Arc<[u8]> = encode_png(pixels)?.into();
-        Ok(Self { hash: ContentHash::of(&bytes), bytes, width: pixels.width(), height: pixels.height() })
+        let (width, height) = pixels.dimensions();
+        // A picture without width has no rows either.
+        let rows = pixels.as_raw().chunks_exact((3 * width as usize).max(1)).take(height as usize);
+        Self::encode_rows(width, rows, &mut Vec::new())
+    }
+
+    /// Encodes rows of `3 * width` bytes each as PNG; `buffer` is overwritten, see [`png_writer::encode`].
+    pub(crate) fn encode_rows<'a>(
+        width: u32,
+        rows: impl ExactSizeIterator<Item = &'a [u8]>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Self, PictureError> {
+        let height = rows.len() as u32;
+        if width == 0 || height == 0 {
+            return Err(PictureError::Empty { width, height });
+        }
+        let length = png_writer::encode(width, rows, buffer);
+        let bytes: Arc<[u8]> = buffer[..length].into();
+        Ok(Self { hash: ContentHash::of(&bytes), bytes, width, height })
     }
 
     /// Name by content.
@@ -106,9 +123,14 @@ impl Picture {
         image::guess_format(&self.bytes).map_or("application/octet-stream", |f| f.to_mime_type())
     }
 
-    /// Decodes the first `rows` rows to 8-bit RGB, the same pixels as [`Picture::decode`] has there; `None` where the
-    /// file's form does not allow to stop in the middle.
-    pub(crate) fn decode_top(&self, rows: u32, limits: &Limits) -> Result<Option<RgbImage>, PictureError> {
+    /// Decodes the first `rows` rows into `buffer` as 8-bit RGB, the same pixels as [`Picture::decode`] has there, and says
+    /// how many rows these are; `None` where the file's form does not allow to stop in the middle.
+    pub(crate) fn decode_top(
+        &self,
+        rows: u32,
+        limits: &Limits,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<u32>, PictureError> {
         // The same limits as for the whole: what is refused as a whole is refused in part.
         let (format, _) = decoder(&self.bytes, limits)?;
         if format != ImageFormat::Png {
@@ -131,11 +153,11 @@ impl Picture {
         }
         let rows = rows.clamp(1, self.height);
         let stride = self.width as usize * 3;
-        let mut pixels = vec![0; stride * rows as usize];
-        for row in pixels.chunks_exact_mut(stride) {
+        buffer.resize(stride * rows as usize, 0);
+        for row in buffer.chunks_exact_mut(stride) {
             reader.read_row(row).map_err(broken)?;
         }
-        Ok(RgbImage::from_raw(self.width, rows, pixels))
+        Ok(Some(rows))
     }
 
     /// Decodes to 8-bit RGB.
@@ -197,21 +219,6 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     }))
 }
 
-/// PNG with one filter and fdeflate's fixed codes: several times faster than zlib, somewhat larger files, and the same
-/// bytes on every machine, since nothing but integer arithmetic is involved.
-fn encode_png(pixels: &RgbImage) -> Result<Vec<u8>, PictureError> {
-    let failed = |e: png::EncodingError| PictureError::Broken { format: "PNG".into(), why: e.to_string() };
-    let mut out = Vec::with_capacity(pixels.as_raw().len() / 4 + 1024);
-    let mut encoder = png::Encoder::new(&mut out, pixels.width(), pixels.height());
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fastest);
-    let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(pixels.as_raw()).map_err(failed)?;
-    writer.finish().map_err(failed)?;
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,18 +239,19 @@ mod tests {
         let limits = Limits::default();
         let whole = Picture::encode(&pixels).unwrap();
         for rows in [1, 17, 40, 99] {
-            let top = whole.decode_top(rows, &limits).unwrap().unwrap();
-            assert_eq!(top.as_raw()[..], pixels.as_raw()[..61 * 3 * rows.min(40) as usize]);
+            let mut top = vec![7; 1000];
+            assert_eq!(whole.decode_top(rows, &limits, &mut top), Ok(Some(rows.min(40))));
+            assert_eq!(top, pixels.as_raw()[..61 * 3 * rows.min(40) as usize]);
         }
         // Another form is left to the other way.
         let mut bytes = Vec::new();
         image::GrayImage::new(5, 5).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
-        assert_eq!(Picture::new(bytes, &limits).unwrap().decode_top(2, &limits), Ok(None));
+        assert_eq!(Picture::new(bytes, &limits).unwrap().decode_top(2, &limits, &mut Vec::new()), Ok(None));
         // A file that is cut off below what is asked for.
         let cut = Picture::new(whole.bytes()[..whole.bytes().len() * 2 / 3].to_vec(), &limits).unwrap();
         assert!(cut.decode(&limits).is_err());
-        assert!(cut.decode_top(40, &limits).is_err());
-        assert!(cut.decode_top(5, &limits).unwrap().is_some());
+        assert!(cut.decode_top(40, &limits, &mut Vec::new()).is_err());
+        assert_eq!(cut.decode_top(5, &limits, &mut Vec::new()), Ok(Some(5)));
     }
 
     #[test]

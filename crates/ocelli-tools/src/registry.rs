@@ -92,9 +92,19 @@ impl Registry {
         self.tools.values().map(|t| t.spec.clone()).collect()
     }
 
+    /// One tool.
+    pub fn declared(&self, name: &str) -> Option<&Declared> {
+        self.tools.get(name)
+    }
+
     /// Specification of one tool.
     pub fn spec(&self, name: &str) -> Option<&ToolSpec> {
         self.tools.get(name).map(|t| &t.spec)
+    }
+
+    /// True where a call of this tool takes little work, see [`Tool::LIGHT`].
+    pub fn is_light(&self, name: &str) -> bool {
+        self.tools.get(name).is_some_and(|t| t.light)
     }
 
     /// The tool list for a system prompt, in plain text.
@@ -104,9 +114,7 @@ impl Registry {
 
     /// The complaint about a name that is not here.
     pub fn unknown(&self, name: &str) -> ToolError {
-        let shown: String = name.chars().take(40).collect();
-        let names: Vec<&str> = self.tools.keys().map(String::as_str).collect();
-        for_model(format!("there is no tool `{shown}`; the tools are {}", names.join(", ")))
+        unknown(name, self.tools.keys().map(String::as_str))
     }
 
     /// Checks names and types of a call without running it.
@@ -153,6 +161,13 @@ impl Registry {
         cut_text(&mut reply.text, self.limits.text_bytes);
         Ok(reply)
     }
+}
+
+/// The complaint about a name that is none of `names`.
+pub(crate) fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> ToolError {
+    let shown: String = name.chars().take(40).collect();
+    let names: Vec<&str> = names.collect();
+    for_model(format!("there is no tool `{shown}`; the tools are {}", names.join(", ")))
 }
 
 fn check_size(arguments: &Map<String, Value>, limits: &Limits) -> Result<(), ToolError> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::for_model;
 use crate::wire::decode_picture;
-use crate::workers::Workers;
+use crate::workers::{Seat, Workers};
 use crate::{Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError};
 
 /// How a server is set up.
@@ -115,22 +115,35 @@ impl Service {
         &self.offered
     }
 
-    /// Runs a call on this thread. `image` is a hash, a data URL or the `img_k` of an offered picture; a path or an
-    /// address is never followed.
+    /// Runs a call on this thread, see [`Service::prepare`].
     pub fn run(
         &self,
         name: &str,
-        mut arguments: Map<String, Value>,
+        arguments: Map<String, Value>,
         deadline: &Deadline,
     ) -> Result<Reply, ToolError> {
+        self.run_prepared(&self.prepare(name, arguments)?, deadline)
+    }
+
+    /// Finds the picture of a call. `image` is a hash, a data URL or the `img_k` of an offered picture; a path or an
+    /// address is never followed.
+    pub(crate) fn prepare(
+        &self,
+        name: &str,
+        mut arguments: Map<String, Value>,
+    ) -> Result<Prepared, ToolError> {
         let mut images = Images::new(self.registry.limits().clone());
         if let Some(Value::String(image)) = arguments.get("image") {
             let picture = self.named(image)?;
             images.insert_picture(picture).map_err(|e| for_model(e.to_string()))?;
             arguments.insert("image".into(), Value::String("img_0".into()));
         }
-        let call = ToolCall { id: String::new(), name: name.to_owned(), arguments };
-        let outcome = self.registry.run(&call, &images, deadline);
+        Ok(Prepared { call: ToolCall { id: String::new(), name: name.to_owned(), arguments }, images })
+    }
+
+    /// Runs a call on this thread.
+    pub(crate) fn run_prepared(&self, prepared: &Prepared, deadline: &Deadline) -> Result<Reply, ToolError> {
+        let outcome = self.registry.run(&prepared.call, &prepared.images, deadline);
         let counter = match &outcome {
             Ok(_) => &self.done,
             Err(ToolError::ForModel(_)) => &self.complaints,
@@ -173,6 +186,15 @@ impl Service {
         let picture = decode_picture(data, self.limits()).map_err(for_model)?;
         self.pictures().put(picture.clone());
         Ok(picture)
+    }
+
+    /// Takes a seat for a call on the caller's thread, where that is no burden to others: a light tool, a picture of moderate
+    /// size, no other call waiting, and fewer calls under way than there are threads. Two changes of thread cost as much
+    /// as a small crop.
+    pub(crate) fn seat(&self, prepared: &Prepared) -> Option<Seat<'_>> {
+        let pixels = |p: &Picture| u64::from(p.width()) * u64::from(p.height());
+        let small = prepared.images.iter().all(|e| pixels(&e.picture) <= LIGHT_PIXELS);
+        (small && self.registry.is_light(&prepared.call.name)).then(|| self.workers.seat())?
     }
 
     /// Runs `work` on one of the threads, within the deadline.
@@ -231,6 +253,15 @@ impl Service {
         self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A call whose picture is at hand.
+pub(crate) struct Prepared {
+    pub(crate) call: ToolCall,
+    images: Images,
+}
+
+/// Most pixels of a picture on which a light tool may work on the caller's thread: some 10 ms to decode.
+const LIGHT_PIXELS: u64 = 1 << 21;
 
 struct GiveUp(Deadline);
 

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::for_model;
-use crate::{Affine, Engines, Fatal, Images, Limits, Made, Picture, ToolError};
+use crate::pool::{Canvas, Pixels};
+use crate::{Affine, Engines, Fatal, Images, Limits, Made, Picture, PictureError, ToolError};
 
 /// A vision tool. The doc comment of the struct is what the model is told about it; those of the fields describe the
 /// arguments.
@@ -23,6 +24,8 @@ pub trait Tool: DeserializeOwned + JsonSchema + 'static {
     const NAME: &'static str;
     /// Arguments of a right call, as JSON.
     const EXAMPLE: &'static str;
+    /// The work is little: not more than decoding a picture, some drawing, and encoding it again.
+    const LIGHT: bool = false;
 
     /// Does the work. Must depend on the arguments and the pictures alone, so that a call can be cached and replayed.
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError>;
@@ -161,21 +164,21 @@ impl Call<'_> {
         self.engines.pixels(picture, self.limits)
     }
 
-    /// A rectangle of a picture that the model named, pixel for pixel, with its place, and whether it was cut off at
-    /// the picture's edges.
-    pub(crate) fn part(&self, image: &ImageRef, bbox: Bbox) -> Result<(RgbImage, PixelBox, bool), ToolError> {
+    /// A copy of the pixels of a picture that the model named, to be drawn on.
+    pub(crate) fn canvas(&self, image: &ImageRef) -> Result<Canvas, ToolError> {
+        let (_, picture) = self.images.resolve(&image.0)?;
+        self.engines.canvas(picture, self.limits)
+    }
+
+    /// A rectangle of a picture that the model named, with its place, and whether it was cut off at the picture's edges.
+    pub(crate) fn part(&self, image: &ImageRef, bbox: Bbox) -> Result<Part, ToolError> {
         let (_, picture) = self.images.resolve(&image.0)?;
         let (area, cut) = bbox.in_picture(picture.width(), picture.height())?;
         let pixels = self.engines.rows(picture, area.y2, self.limits)?;
-        let stride = 3 * pixels.width() as usize;
-        let (from, to) = (3 * area.x1 as usize, 3 * area.x2 as usize);
-        let rows = pixels.as_raw().chunks_exact(stride).skip(area.y1 as usize).take(area.height() as usize);
-        let mut part = Vec::with_capacity((to - from) * area.height() as usize);
-        rows.for_each(|row| part.extend_from_slice(&row[from..to]));
-        let part = RgbImage::from_raw(area.width(), area.height(), part);
-        let part =
-            part.ok_or_else(|| Fatal::Broken { tool: self.tool.into(), why: "too few rows".into() })?;
-        Ok((part, area, cut))
+        match pixels.height() >= area.y2 {
+            true => Ok(Part { pixels, area, cut }),
+            false => Err(Fatal::Broken { tool: self.tool.into(), why: "too few rows".into() }.into()),
+        }
     }
 
     /// All text of a picture that the model named.
@@ -187,14 +190,36 @@ impl Call<'_> {
 
     /// Encodes a picture that the tool made.
     pub fn made(&self, pixels: RgbImage, to_parent: Affine) -> Result<Option<Made>, ToolError> {
-        let broken = |why: String| Fatal::Broken { tool: self.tool.to_owned(), why };
-        let picture = Picture::encode(&pixels).map_err(|e| broken(e.to_string()))?;
+        let stride = (3 * pixels.width() as usize).max(1);
+        let rows = pixels.as_raw().chunks_exact(stride).take(pixels.height() as usize);
+        let made = self.made_of_rows(pixels.width(), rows, to_parent)?;
         // A large one is decoded again if anybody asks for it: most are looked at by the model alone, and to hold the
         // pixels of each costs more time in fresh memory than that decoding.
-        if pixels.as_raw().len() <= KEPT {
-            self.engines.keep(picture.hash(), Arc::new(pixels));
+        if let Some(made) = made.as_ref().filter(|_| pixels.as_raw().len() <= KEPT) {
+            self.engines.keep(made.picture.hash(), Arc::new(pixels));
         }
-        Ok(Some(Made { picture, to_parent: Some(to_parent) }))
+        Ok(made)
+    }
+
+    /// Encodes rows of pixels that the tool made or cut out; nothing is kept decoded.
+    pub(crate) fn made_of_rows<'a>(
+        &self,
+        width: u32,
+        rows: impl ExactSizeIterator<Item = &'a [u8]>,
+        to_parent: Affine,
+    ) -> Result<Option<Made>, ToolError> {
+        let pool = self.engines.pool();
+        let mut buffer = pool.take(width as usize * rows.len());
+        let encoded = Picture::encode_rows(width, rows, &mut buffer);
+        pool.give(buffer);
+        let broken = |e: PictureError| Fatal::Broken { tool: self.tool.to_owned(), why: e.to_string() };
+        Ok(Some(Made { picture: encoded.map_err(broken)?, to_parent: Some(to_parent) }))
+    }
+
+    /// Encodes a picture that was drawn on.
+    pub(crate) fn drawn(&self, canvas: &Canvas) -> Result<Option<Made>, ToolError> {
+        let stride = 3 * canvas.width() as usize;
+        self.made_of_rows(canvas.width(), canvas.as_raw().chunks_exact(stride), Affine::IDENTITY)
     }
 
     /// Stops the tool where its time is up. Loops over pixels call this once a row or so.
@@ -203,6 +228,34 @@ impl Call<'_> {
             true => Err(Fatal::Deadline { tool: self.tool.to_owned() }.into()),
             false => Ok(()),
         }
+    }
+}
+
+/// A rectangle of a picture.
+pub(crate) struct Part {
+    pixels: Pixels,
+    /// Where it lies in the picture.
+    pub(crate) area: PixelBox,
+    /// What was asked for went beyond the picture's edges.
+    pub(crate) cut: bool,
+}
+
+impl Part {
+    /// Its rows, 3 bytes a pixel.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let stride = 3 * self.pixels.width() as usize;
+        let (from, to) = (3 * self.area.x1 as usize, 3 * self.area.x2 as usize);
+        let rows = self.pixels.as_raw().chunks_exact(stride);
+        let rows = rows.skip(self.area.y1 as usize).take(self.area.height() as usize);
+        rows.map(move |row| &row[from..to])
+    }
+
+    /// Its pixels as a picture of their own.
+    pub(crate) fn copy(&self) -> RgbImage {
+        let mut copy = RgbImage::new(self.area.width(), self.area.height());
+        let stride = 3 * self.area.width() as usize;
+        copy.chunks_exact_mut(stride).zip(self.rows()).for_each(|(to, from)| to.copy_from_slice(from));
+        copy
     }
 }
 
@@ -246,6 +299,7 @@ type Run = dyn Fn(Map<String, Value>, &Call<'_>) -> Result<Reply, ToolError> + S
 pub struct Declared {
     pub(crate) spec: ToolSpec,
     pub(crate) run: Arc<Run>,
+    pub(crate) light: bool,
 }
 
 impl std::fmt::Debug for Declared {
@@ -263,7 +317,7 @@ impl Declared {
             let args: T = crate::arguments::parse(&shown, arguments)?;
             args.run(call)
         };
-        Self { spec, run: Arc::new(run) }
+        Self { spec, run: Arc::new(run), light: T::LIGHT }
     }
 
     /// From a specification and a function, for tools that are not known when the program is built.
@@ -271,7 +325,21 @@ impl Declared {
         spec: ToolSpec,
         run: impl Fn(Map<String, Value>, &Call<'_>) -> Result<Reply, ToolError> + Send + Sync + 'static,
     ) -> Self {
-        Self { spec, run: Arc::new(run) }
+        Self { spec, run: Arc::new(run), light: false }
+    }
+
+    /// A tool of which there is nothing but a recording ([`crate::Cache::replay`]). It complains of wrong arguments and of pictures
+    /// that are not there, which have no place in a recording, and has no answer of its own.
+    pub fn recorded(spec: ToolSpec) -> Self {
+        let shown = spec.clone();
+        Self::dynamic(spec, move |arguments, call| {
+            crate::arguments::check(&shown, &arguments)?;
+            if let Some(Value::String(image)) = arguments.get("image") {
+                call.images.resolve(image)?;
+            }
+            let why = "there is only a recording of it, and it was called past that".to_owned();
+            Err(Fatal::Broken { tool: call.tool.to_owned(), why }.into())
+        })
     }
 
     /// Its specification.

@@ -4,8 +4,7 @@
 //! answers `{"text", "data", "image": {"hash", "width", "height", "to_parent", "png"}, "answer"}` with status 200, or
 //! `{"error": {"to": "for_model" | "fatal", "why": ..}}` with a status that fits.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use ocelli_data::ContentHash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -95,7 +94,7 @@ impl ReplyBody {
             width: made.picture.width(),
             height: made.picture.height(),
             to_parent: made.to_parent,
-            png: (reply_as == ReplyAs::Inline).then(|| STANDARD.encode(made.picture.bytes())),
+            png: (reply_as == ReplyAs::Inline).then(|| STANDARD.encode_to_string(made.picture.bytes())),
         });
         Self { text: reply.text.clone(), data: reply.data.clone(), answer: reply.answer.clone(), image }
     }
@@ -109,10 +108,8 @@ impl ReplyBody {
             let bytes = made.picture.bytes();
             json.truncate(json.len().saturating_sub(2));
             json.extend_from_slice(br#","png":""#);
-            let at = json.len();
-            json.resize(at + bytes.len().div_ceil(3) * 4, 0);
-            let written = STANDARD.encode_slice(bytes, &mut json[at..]).unwrap_or(0);
-            json.truncate(at + written);
+            json.reserve_exact(bytes.len().div_ceil(3) * 4 + 3);
+            STANDARD.encode_append(bytes, &mut json);
             json.extend_from_slice(br#""}}"#);
         }
         Ok(json)
@@ -144,7 +141,7 @@ pub(crate) fn decode_picture(base64: &str, limits: &Limits) -> Result<Picture, S
     if base64.len() / 4 * 3 > limits.image_bytes + 3 {
         return Err(format!("the picture has more than {} bytes", limits.image_bytes));
     }
-    let bytes = STANDARD.decode(base64).map_err(|e| format!("the picture is not base64: {e}"))?;
+    let bytes = STANDARD.decode_to_vec(base64).map_err(|e| format!("the picture is not base64: {e}"))?;
     Picture::new(bytes, limits).map_err(|e| e.to_string())
 }
 

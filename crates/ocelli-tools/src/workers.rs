@@ -79,6 +79,17 @@ impl Workers {
         Ok(())
     }
 
+    /// Counts a job that runs on the caller's thread, where none waits and a thread is free; `None` where it must queue.
+    pub(crate) fn seat(&self) -> Option<Seat<'_>> {
+        let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.shared.running.load(Ordering::Relaxed);
+        if queue.closed || !queue.jobs.is_empty() || running >= self.shared.threads {
+            return None;
+        }
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
+        Some(Seat { shared: &self.shared, begun: Instant::now() })
+    }
+
     pub(crate) fn load(&self) -> Load {
         let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         Load {
@@ -136,12 +147,23 @@ fn work(shared: &Shared) {
         // Counted before the lock is let go, so that nobody sees a moment with nothing waiting and nothing running.
         shared.running.fetch_add(1, Ordering::Relaxed);
         drop(queue);
-        let begun = Instant::now();
+        let _seat = Seat { shared, begun: Instant::now() };
         job();
-        let took = begun.elapsed().as_micros() as u64;
-        let mean = shared.mean_micros.load(Ordering::Relaxed);
-        shared.mean_micros.store((mean * 15 + took) / 16, Ordering::Relaxed);
-        shared.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A job that runs, until it is dropped.
+pub(crate) struct Seat<'a> {
+    shared: &'a Shared,
+    begun: Instant,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed().as_micros() as u64;
+        let mean = self.shared.mean_micros.load(Ordering::Relaxed);
+        self.shared.mean_micros.store((mean * 15 + took) / 16, Ordering::Relaxed);
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -166,10 +188,23 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         workers.submit(move || done.send(()).unwrap()).unwrap();
         assert!(matches!(workers.submit(|| ()), Err(Fatal::Busy { waiting: 1, .. })));
+        assert!(workers.seat().is_none());
         workers.close();
         assert_eq!(workers.submit(|| ()), Err(Fatal::Draining));
         go.send(()).unwrap();
         is_done.recv().unwrap();
         assert!(workers.wait_idle(Duration::from_secs(5)));
+        assert!(workers.seat().is_none());
+    }
+
+    #[test]
+    fn a_seat_counts_as_a_running_job() {
+        let workers = Workers::start(1, 1).unwrap();
+        let seat = workers.seat().unwrap();
+        assert!(workers.seat().is_none());
+        assert_eq!(workers.load().running, 1);
+        assert!(!workers.wait_idle(Duration::from_millis(20)));
+        drop(seat);
+        assert!(workers.wait_idle(Duration::from_millis(20)) && workers.seat().is_some());
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ocelli_agent::pictures::Pictures;
-use ocelli_agent::toolbox::{LocalTools, Toolbox};
+pub use ocelli_agent::tool_source::ToolSource;
 use ocelli_data::io::{BlobStore, read_jsonl};
 use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Target, Trajectory};
 use ocelli_model::Checkpoint;
@@ -23,7 +23,6 @@ use ocelli_model::vlm::assembled::Assembly;
 use ocelli_model::vlm::tiny::{TinyConfig, TinyVision};
 use ocelli_model::vlm::{LoadOptions, Part, Vlm};
 use ocelli_tensor::DType;
-use ocelli_tools::{Limits, Registry};
 use ocelli_worlds::charts::{Charts, Skill, Style};
 use ocelli_worlds::readings::reading;
 use ocelli_worlds::real::{Split, easy_vqa, gsm8k, puzzlevqa};
@@ -131,7 +130,8 @@ impl WorldSource {
     pub fn items(&self) -> Result<Vec<Item>, TrainError> {
         let setup = Setup::new(self.width, self.height, self.level).map_err(world_error)?;
         let charts = self.name == "charts";
-        if !charts && (!self.styles.is_empty() || !self.skills.is_empty() || self.by_colour) {
+        let named = self.by_colour || !self.styles.is_empty() || !self.skills.is_empty();
+        if named && !charts {
             return Err(TrainError::Config(format!(
                 "data.world: `{}` has no styles, skills or colours to name; charts have",
                 self.name
@@ -159,34 +159,6 @@ fn world_error(e: ocelli_worlds::WorldError) -> TrainError {
 pub struct Readings {
     /// Seed.
     pub seed: u64,
-}
-
-/// Tools of this program for rollouts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ToolSource {
-    /// Names in the order in which prompts list them; none means rollouts without tools.
-    pub names: Vec<String>,
-    /// Calls that run together.
-    pub threads: usize,
-}
-
-impl Default for ToolSource {
-    fn default() -> Self {
-        Self { names: Vec::new(), threads: 2 }
-    }
-}
-
-impl ToolSource {
-    /// The toolbox; `None` where no tool is named.
-    pub fn load(&self) -> Result<Option<Arc<dyn Toolbox>>, TrainError> {
-        if self.names.is_empty() {
-            return Ok(None);
-        }
-        let registry = Registry::standard(Limits::default()).only(&self.names);
-        let registry = registry.map_err(|e| TrainError::Config(format!("tools: {e}")))?;
-        Ok(Some(Arc::new(LocalTools::new(Arc::new(registry), self.threads))))
-    }
 }
 
 /// Memory for the pictures of a run, given ones and those that tools make, in bytes.

@@ -55,8 +55,7 @@ struct Setup {
 
 fn setup(tools: &[&str]) -> Setup {
     let data = [charts(6, 1), charts(4, 2)];
-    let names = tools.iter().map(|t| t.to_string()).collect();
-    let toolbox = ToolSource { names, threads: 2 }.load().expect("tools");
+    let toolbox = ToolSource::of(tools).load_embedded().expect("tools");
     Setup { train: data[0].samples(), held_out: data[1].samples(), data, toolbox }
 }
 
@@ -412,6 +411,6 @@ fn impossible_runs_are_refused_before_they_begin() {
     assert!(refuse(&cold, &same).contains("temperature 0"));
     let unknown = serde_json::from_str::<GrpoConfig>(r#"{"promts": 3}"#).unwrap_err().to_string();
     assert!(unknown.contains("unknown field `promts`"), "{unknown}");
-    let tool = ToolSource { names: vec!["mesure".into()], threads: 1 }.load().err().map(|e| e.to_string());
+    let tool = ToolSource::of(&["mesure"]).load_embedded().err().map(|e| e.to_string());
     assert!(tool.unwrap_or_default().contains("mesure"));
 }

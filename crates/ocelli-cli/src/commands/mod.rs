@@ -15,7 +15,7 @@ mod report;
 mod rescore;
 mod rollout;
 mod run;
-mod tool_source;
+pub(crate) mod tool_source;
 mod tools;
 mod train;
 mod verify;

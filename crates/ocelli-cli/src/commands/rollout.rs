@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ocelli_agent::batching::{BatchConfig, Driver};
 use ocelli_agent::control::{Control, Signal};
 use ocelli_agent::durable::{DurableConfig, finished_tasks, tasks};
@@ -35,7 +35,8 @@ use ocelli_agent::policy::Policy;
 use ocelli_agent::score::score;
 use ocelli_agent::scripted::ScriptedPolicy;
 use ocelli_agent::tool_env::ToolEnvs;
-use ocelli_agent::toolbox::{LocalTools, Toolbox};
+use ocelli_agent::tool_source::ToolSource;
+use ocelli_agent::toolbox::{NoTools, Toolbox};
 use ocelli_agent::vlm_policy::{VlmModel, VlmRenderer};
 use ocelli_data::io::{BlobStore, read_jsonl, write_atomic};
 use ocelli_data::{Sample, Status};
@@ -43,11 +44,11 @@ use ocelli_model::generate::Sampling;
 use ocelli_model::vlm::LoadOptions;
 use ocelli_model::{Checkpoint, Vlm};
 use ocelli_reward::Rubric;
-use ocelli_tools::{Client, Limits, Tool};
+use ocelli_tools::Limits;
 use ocelli_worlds::Setup;
 use serde_json::json;
 
-use self::settings::{Data, PolicyConfig, RolloutConfig, Tools};
+use self::settings::{Data, PolicyConfig, RolloutConfig};
 use super::{model_source, tool_source};
 use crate::config;
 use crate::ui::Ui;
@@ -206,25 +207,8 @@ fn samples(data: &Data, keep: &dyn Fn(&[u8]) -> anyhow::Result<()>) -> anyhow::R
     }
 }
 
-fn toolbox(tools: &Tools, limits: &Limits, ui: &Ui) -> anyhow::Result<Arc<dyn Toolbox>> {
-    if !tools.servers.is_empty() {
-        if tools.names.is_some() || !tools.remote.is_empty() {
-            bail!(
-                "tools.servers cannot be given together with tools.names or tools.remote: a server offers what it offers"
-            );
-        }
-        let endpoint = |url: &String| ocelli_tools::Endpoint { url: url.clone(), token: None };
-        let endpoints: Vec<_> = tools.servers.iter().map(endpoint).collect();
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
-        return Ok(Arc::new(runtime.block_on(Client::connect(&endpoints, limits.clone()))?));
-    }
-    let detect = tools.names.iter().flatten().any(|n| n == ocelli_tools::tools::Detect::NAME);
-    let registry = tool_source::registry(limits.clone(), detect, tools.ocr, ui)?;
-    let mut registry = tool_source::with_remote(registry, &tools.remote)?;
-    if let Some(names) = &tools.names {
-        registry = registry.only(names)?;
-    }
-    Ok(Arc::new(LocalTools::new(Arc::new(registry), tools.threads)))
+fn toolbox(tools: &ToolSource, limits: &Limits, ui: &Ui) -> anyhow::Result<Arc<dyn Toolbox>> {
+    Ok(tool_source::toolbox(tools, limits, ui)?.unwrap_or_else(|| Arc::new(NoTools)))
 }
 
 /// Why the engine came back, beside that the work was done.

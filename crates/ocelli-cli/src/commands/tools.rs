@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
+use ocelli_agent::tool_source::{RemoteSource, token_of, with_remote};
 use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
 use ocelli_tools::networks::{NETWORKS, Network};
@@ -18,7 +19,7 @@ use ocelli_tools::{
 };
 use serde_json::{Map, Value, json};
 
-use super::tool_source::{self, Remote};
+use super::tool_source;
 use crate::ui::Ui;
 
 /// List the vision tools, call one, or serve them to other programs.
@@ -150,7 +151,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         }
         _ => tool_source::registry(Limits::default(), args.detect, ocr, ui)?,
     };
-    let registry = tool_source::with_remote(registry, &remote(args)?)?;
+    let registry = with_remote(registry, &remote(args)?, &tool_source::variable_text)?;
     match &args.action {
         Action::Fetch { .. } => Ok(ExitCode::SUCCESS),
         Action::List { format } => {
@@ -187,7 +188,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
                 runtime.block_on(serve_stdio(registry, &service))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let token = token_file.as_deref().map(tool_source::token).transpose()?;
+            let token = token_file.as_deref().map(token_of).transpose()?;
             let config = ServerConfig { address: *listen, token, service, drain: Duration::from_secs(30) };
             runtime.block_on(async {
                 let server = Server::bind(registry, &config).await?;
@@ -255,12 +256,17 @@ fn picture(path: &Path, limits: &Limits) -> anyhow::Result<Picture> {
 }
 
 /// The servers named on the command line.
-fn remote(args: &Args) -> anyhow::Result<Vec<Remote>> {
+fn remote(args: &Args) -> anyhow::Result<Vec<RemoteSource>> {
     let mut servers = Vec::new();
     for remote in &args.remote {
         let (prefix, url) = prefixed(remote);
         let token_file = args.remote_token_file.clone();
-        servers.push(Remote { prefix, url: Some(url.to_owned()), token_file, ..Remote::default() });
+        servers.push(RemoteSource {
+            prefix,
+            url: Some(url.to_owned()),
+            token_file,
+            ..RemoteSource::default()
+        });
     }
     for remote in &args.remote_command {
         let (prefix, command) = prefixed(remote);
@@ -268,7 +274,7 @@ fn remote(args: &Args) -> anyhow::Result<Vec<Remote>> {
         if command.is_empty() {
             bail!("--remote-command {remote}: no program is named");
         }
-        servers.push(Remote { prefix, command, ..Remote::default() });
+        servers.push(RemoteSource { prefix, command, ..RemoteSource::default() });
     }
     Ok(servers)
 }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ocelli_agent::pictures::Pictures;
+use ocelli_agent::toolbox::Toolbox;
 use ocelli_model::vlm::Vlm;
+use ocelli_tools::Limits;
 use ocelli_train::grpo::{self, GrpoConfig, GrpoInputs};
 use ocelli_train::mpo::{self, MpoConfig};
 use ocelli_train::responses::Response;
@@ -17,6 +19,7 @@ use ocelli_train::sources::{Data, DataSource, ModelSource, PICTURE_MEMORY, ToolS
 use serde::Deserialize;
 use serde_json::json;
 
+use super::tool_source;
 use crate::config;
 use crate::ui::Ui;
 use crate::watch::{INTERRUPTED, Watch, stop_on_interrupt};
@@ -68,7 +71,7 @@ struct File<T> {
     #[serde(default)]
     reasons: bool,
     /// Tools that the policy may call. A supervised run on drawn questions then learns the oracle's calls too.
-    #[serde(default)]
+    #[serde(default = "ToolSource::none")]
     tools: ToolSource,
     /// Supervised runs with tools: share of the questions whose plan is followed call by call; the others are answered at
     /// once although tools are listed.
@@ -90,12 +93,22 @@ fn half() -> f64 {
 
 impl<T> File<T> {
     /// Examples of a supervised run.
-    fn lessons(&self, model: &Vlm, data: &Data) -> anyhow::Result<Vec<Response>> {
-        let Some(toolbox) = self.tools.load()? else { return Ok(data.responses(model, self.reasons)?) };
+    fn lessons(
+        &self,
+        model: &Vlm,
+        data: &Data,
+        toolbox: Option<&Arc<dyn Toolbox>>,
+    ) -> anyhow::Result<Vec<Response>> {
+        let Some(toolbox) = toolbox else { return Ok(data.responses(model, self.reasons)?) };
         let pictures = Arc::new(Pictures::in_memory(PICTURE_MEMORY));
         data.share_pictures(&pictures)?;
-        let rollouts = Rollouts::new(model, &self.rollout, pictures, Some(toolbox))?;
+        let rollouts = Rollouts::new(model, &self.rollout, pictures, Some(toolbox.clone()))?;
         Ok(rollouts.lessons(model, &data.samples(), self.calling, None)?)
+    }
+
+    /// The tools; asked for before models and data are read, since a server may not be there.
+    fn toolbox(&self, ui: &Ui) -> anyhow::Result<Option<Arc<dyn Toolbox>>> {
+        tool_source::toolbox(&self.tools, &Limits::default(), ui)
     }
 
     fn held_out(&self) -> anyhow::Result<Data> {
@@ -129,9 +142,10 @@ fn checked(ui: &Ui, model: &Vlm, examples: usize, held_out: usize) {
 
 fn train_sft(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let file: File<SftConfig> = config::load(&run.config, &run.set)?;
+    let toolbox = file.toolbox(watch.ui())?;
     let model = file.model.load()?;
-    let train = file.lessons(&model, &file.data.load()?)?;
-    let held_out = file.lessons(&model, &file.held_out()?)?;
+    let train = file.lessons(&model, &file.data.load()?, toolbox.as_ref())?;
+    let held_out = file.lessons(&model, &file.held_out()?, toolbox.as_ref())?;
     if run.dry_run {
         file.train.validate(&train, &held_out)?;
         checked(watch.ui(), &model, train.len(), held_out.len());
@@ -171,6 +185,7 @@ fn train_mpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
 
 fn train_grpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
     let file: File<GrpoConfig> = config::load(&run.config, &run.set)?;
+    let toolbox = file.toolbox(watch.ui())?;
     let model = file.model.load()?;
     let reward_model = file.reward_model.as_ref().map(ModelSource::load).transpose()?;
     let pictures = Arc::new(Pictures::in_memory(PICTURE_MEMORY));
@@ -183,7 +198,7 @@ fn train_grpo(run: &Run, watch: &mut Watch<'_>) -> anyhow::Result<Done> {
         train: &train,
         held_out: &held_out,
         pictures,
-        toolbox: file.tools.load()?,
+        toolbox,
         reward_model: reward_model.as_ref(),
     };
     if run.dry_run {

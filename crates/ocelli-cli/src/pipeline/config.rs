@@ -21,12 +21,14 @@
 //! data = ["train"]
 //! ```
 //!
+//! `tools` can be a table as well, with `detect` and the tools of other servers: see `ocelli_agent::tool_source`.
 //! Stages run in the order of the file and name the stages before them.
 
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use ocelli_agent::filters::Filter;
+use ocelli_agent::tool_source::ToolSource;
 use ocelli_train::grpo::GrpoConfig;
 use ocelli_train::mpo::MpoConfig;
 use ocelli_train::pairs::PairRule;
@@ -53,9 +55,9 @@ pub(crate) struct Pipeline {
     /// Settings that `--quick` changes, as `key=value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) quick: Vec<String>,
-    /// Tools that the model is offered, by name.
-    #[serde(default)]
-    pub(crate) tools: Vec<String>,
+    /// Tools that the model is offered: names, or a table.
+    #[serde(default = "ToolSource::none")]
+    pub(crate) tools: ToolSource,
     /// How rollouts are made, in all stages.
     #[serde(default)]
     pub(crate) rollout: RolloutConfig,

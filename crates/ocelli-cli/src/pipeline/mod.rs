@@ -52,7 +52,7 @@ pub(crate) fn run(config: &Pipeline, ui: &Ui, watch: &mut Watch<'_>) -> anyhow::
     let store = Store::new(&config.out);
     write_atomic(&config.out.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
     write_atomic(&config.out.join("environment.json"), environment(config)?.as_bytes())?;
-    let lab = Lab::new(config, &store)?;
+    let lab = Lab::new(config, &store, ui)?;
     let total = config.stage.len();
     for (n, (name, stage)) in config.stage.iter().enumerate() {
         let key = order::key(config, &store, name)?;

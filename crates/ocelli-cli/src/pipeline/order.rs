@@ -35,7 +35,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     ensure!(one, "stage `{name}`, arm `{}`: give either `model` or `majority`", arm.label);
                     let tools = arm.tools.ways().contains(&true);
                     ensure!(
-                        !tools || !config.tools.is_empty(),
+                        !tools || !config.tools.is_none(),
                         "stage `{name}`, arm `{}`: tools are wanted, but the pipeline's `tools` is empty",
                         arm.label
                     );
@@ -80,7 +80,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     "stage `{name}`: `calibrate` needs a `reward_model`"
                 );
                 ensure!(
-                    !g.tools || !config.tools.is_empty(),
+                    !g.tools || !config.tools.is_none(),
                     "stage `{name}`: tools are wanted, but the pipeline's `tools` is empty; name some or set tools = false"
                 );
             }
@@ -150,7 +150,7 @@ pub(super) fn key(config: &Pipeline, store: &Store, name: &str) -> anyhow::Resul
     for (setting, wanted, _) in stage.inputs() {
         inputs.push(json!([setting, wanted, store.done(wanted)?.map(|d| d.output)]));
     }
-    let rollouts = stage.rolls_out().then(|| json!([config.tools, config.rollout]));
+    let rollouts = stage.rolls_out().then(|| json!([config.tools.decides(), config.rollout]));
     // A drawn world does not depend on the run's seed.
     let seed = (stage.puts_out() != Kind::Questions).then_some(config.seed);
     let all = json!([env!("CARGO_PKG_VERSION"), stage, seed, rollouts, inputs]);

@@ -82,8 +82,7 @@ fn sorted(content: Vec<ContentBlock>, structured: &Value) -> (String, Vec<String
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
+    use base64_simd::STANDARD;
     use serde_json::json;
 
     use super::*;
@@ -93,7 +92,7 @@ mod tests {
     }
 
     fn image(p: &Picture) -> ContentBlock {
-        ContentBlock::image(STANDARD.encode(p.bytes()), "image/png")
+        ContentBlock::image(STANDARD.encode_to_string(p.bytes()), "image/png")
     }
 
     fn read(result: CallToolResult, parent: &Picture) -> Result<Reply, ToolError> {

@@ -1,7 +1,6 @@
 //! From a tool as its server lists it to a declaration as the policy sees it.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use rmcp::model::Tool;
 use serde_json::{Map, Value, json};
 
@@ -132,7 +131,7 @@ fn example(parameters: &Value) -> Map<String, Value> {
 
 /// A picture as the server wants it.
 pub(super) fn written(picture: &Picture, picture_as: PictureAs) -> String {
-    let bytes = STANDARD.encode(picture.bytes());
+    let bytes = STANDARD.encode_to_string(picture.bytes());
     match picture_as {
         PictureAs::Base64 => bytes,
         PictureAs::DataUrl => format!("data:{};base64,{bytes}", picture.mime()),

@@ -26,6 +26,7 @@ enum Given {
 impl Tool for Answer {
     const NAME: &'static str = "answer";
     const EXAMPLE: &'static str = r#"{"answer": "42"}"#;
+    const LIGHT: bool = true;
 
     fn run(self, _: &Call<'_>) -> Result<Reply, ToolError> {
         let answer = match self.answer {

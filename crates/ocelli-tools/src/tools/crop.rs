@@ -19,14 +19,20 @@ pub struct Crop {
 impl Tool for Crop {
     const NAME: &'static str = "crop";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120]}"#;
+    const LIGHT: bool = true;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let (part, area, cut) = call.part(&self.image, self.bbox)?;
-        let note = if cut { " (limited to the picture)" } else { "" };
+        let part = call.part(&self.image, self.bbox)?;
+        let area = part.area;
+        let note = if part.cut { " (limited to the picture)" } else { "" };
         Ok(Reply {
             text: format!("Cut out {area}{note}."),
             data: json!({"bbox": [area.x1, area.y1, area.x2, area.y2]}),
-            image: call.made(part, Affine::translation(f64::from(area.x1), f64::from(area.y1)))?,
+            image: call.made_of_rows(
+                area.width(),
+                part.rows(),
+                Affine::translation(f64::from(area.x1), f64::from(area.y1)),
+            )?,
             answer: None,
         })
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::draw::{self, ColorName};
-use crate::{Affine, Bbox, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Bbox, Call, ImageRef, Reply, Tool, ToolError};
 
 /// Draw the outline of a rectangle on a picture, to mark a region.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,9 +23,10 @@ pub struct DrawBox {
 impl Tool for DrawBox {
     const NAME: &'static str = "draw_box";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120], "color": "blue"}"#;
+    const LIGHT: bool = true;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let mut pixels = (*call.pixels(&self.image)?).clone();
+        let mut pixels = call.canvas(&self.image)?;
         let (w, h) = pixels.dimensions();
         let (area, cut) = self.bbox.in_picture(w, h)?;
         draw::outline(&mut pixels, area, 2 * draw::line_width(w, h), self.color.rgb());
@@ -33,7 +34,7 @@ impl Tool for DrawBox {
         Ok(Reply {
             text: format!("Drew a box around {area}{note}."),
             data: json!({"bbox": [area.x1, area.y1, area.x2, area.y2]}),
-            image: call.made(pixels, Affine::IDENTITY)?,
+            image: call.drawn(&pixels)?,
             answer: None,
         })
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::draw::{self, ColorName};
 use crate::error::for_model;
-use crate::{Affine, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Call, ImageRef, Reply, Tool, ToolError};
 
 /// Draw a dashed horizontal line across a picture, to compare heights or read a value off the y axis.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,16 +24,17 @@ pub struct DrawHorizontalLineByY {
 impl Tool for DrawHorizontalLineByY {
     const NAME: &'static str = "draw_horizontal_line_by_y";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "y": 128}"#;
+    const LIGHT: bool = true;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let mut pixels = (*call.pixels(&self.image)?).clone();
+        let mut pixels = call.canvas(&self.image)?;
         let (w, h) = pixels.dimensions();
         let y = inside("y", self.y, h)?;
         draw::horizontal_line(&mut pixels, y, draw::line_width(w, h), self.color.rgb());
         Ok(Reply {
             text: format!("Drew a horizontal line at y = {y}."),
             data: json!({"y": y}),
-            image: call.made(pixels, Affine::IDENTITY)?,
+            image: call.drawn(&pixels)?,
             answer: None,
         })
     }
@@ -55,16 +56,17 @@ pub struct DrawVerticalLineByX {
 impl Tool for DrawVerticalLineByX {
     const NAME: &'static str = "draw_vertical_line_by_x";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "x": 64}"#;
+    const LIGHT: bool = true;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let mut pixels = (*call.pixels(&self.image)?).clone();
+        let mut pixels = call.canvas(&self.image)?;
         let (w, h) = pixels.dimensions();
         let x = inside("x", self.x, w)?;
         draw::vertical_line(&mut pixels, x, draw::line_width(w, h), self.color.rgb());
         Ok(Reply {
             text: format!("Drew a vertical line at x = {x}."),
             data: json!({"x": x}),
-            image: call.made(pixels, Affine::IDENTITY)?,
+            image: call.drawn(&pixels)?,
             answer: None,
         })
     }

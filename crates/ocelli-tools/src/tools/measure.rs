@@ -72,7 +72,14 @@ impl Tool for Measure {
 impl Measure {
     /// A point inside the largest thing that the label names.
     fn labelled(&self, call: &Call<'_>, pixels: &RgbImage, label: &str) -> Result<(f64, f64), ToolError> {
-        point::inside(call, &self.image, pixels, label)
+        let (point, is_text) = point::inside(call, &self.image, pixels, label)?;
+        match self.what {
+            What::Bar | What::Share if is_text => Err(for_model(format!(
+                "{label:?} is a text at ({}, {}), which is no bar and no sector: give x and y of a point inside the bar or sector                  that it belongs to, or its colour as the label",
+                point.0, point.1
+            ))),
+            _ => Ok(point),
+        }
     }
 
     fn axis(&self, call: &Call<'_>, name: AxisName) -> Result<Axis, ToolError> {

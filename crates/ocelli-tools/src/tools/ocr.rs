@@ -44,8 +44,9 @@ impl Tool for Ocr {
 /// Lines of a picture or of a region, in the picture's own pixels.
 pub(crate) fn lines(call: &Call<'_>, image: &ImageRef, region: Option<Bbox>) -> Result<Vec<Line>, ToolError> {
     let Some(region) = region else { return Ok((*call.texts(image)?).clone()) };
-    let (part, area, _) = call.part(image, region)?;
-    let mut lines = call.engines.ocr()?.read(&part, &|| call.check())?;
+    let part = call.part(image, region)?;
+    let area = part.area;
+    let mut lines = call.engines.ocr()?.read(&part.copy(), &|| call.check())?;
     for line in &mut lines {
         let b = line.bbox;
         line.bbox =

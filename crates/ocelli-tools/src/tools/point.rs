@@ -56,19 +56,6 @@ impl Tool for Point {
     }
 }
 
-/// Boxes of what a label names; finding nothing is a complaint.
-pub(super) fn find(
-    call: &Call<'_>,
-    image: &ImageRef,
-    pixels: &RgbImage,
-    label: &str,
-) -> Result<Vec<PixelBox>, ToolError> {
-    match locate(call, image, pixels, label)?.1 {
-        boxes if boxes.is_empty() => Err(nothing(label)),
-        boxes => Ok(boxes),
-    }
-}
-
 fn nothing(label: &str) -> ToolError {
     for_model(format!(
         "found nothing for {label:?}. Texts are found as they are written (use ocr to see them); drawn things by colour \
@@ -95,25 +82,27 @@ fn locate(
     }
 }
 
-/// A point inside the largest thing that a label names: a box's middle may lie outside of a thing that is bent.
+/// A point inside the largest thing that a label names, and whether that is a text: a box's middle may lie outside of a
+/// thing that is bent.
 pub(super) fn inside(
     call: &Call<'_>,
     image: &ImageRef,
     pixels: &RgbImage,
     label: &str,
-) -> Result<(f64, f64), ToolError> {
+) -> Result<((f64, f64), bool), ToolError> {
     if let Some((colour, form)) = description(&label.trim().to_lowercase()) {
         let largest = areas(pixels, colour, form).into_iter().max_by_key(|area| area.pixels.len());
         if let Some(area) = largest {
             let middle = area.pixels[area.pixels.len() / 2] as u32;
-            return Ok((f64::from(middle % pixels.width()), f64::from(middle / pixels.width())));
+            let point = (f64::from(middle % pixels.width()), f64::from(middle / pixels.width()));
+            return Ok((point, false));
         }
     }
-    // Texts, and the complaint about what is not there.
+    // Texts and objects, and the complaint about what is not there.
     let size = |b: &PixelBox| u64::from(b.width()) * u64::from(b.height());
-    let found = find(call, image, pixels, label)?;
+    let (kind, found) = locate(call, image, pixels, label)?;
     let largest = found.iter().max_by_key(|b| size(b)).map(PixelBox::centre);
-    largest.ok_or_else(|| for_model(format!("found nothing for {label:?}")))
+    Ok((largest.ok_or_else(|| nothing(label))?, kind == "text"))
 }
 
 /// Colour and form of a description made of such words alone; `None` for anything else, which is then a text.

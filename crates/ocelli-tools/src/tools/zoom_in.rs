@@ -32,7 +32,8 @@ impl Tool for ZoomIn {
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 120, 60], "factor": 4}"#;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
-        let (part, area, cut) = call.part(&self.image, self.bbox)?;
+        let part = call.part(&self.image, self.bbox)?;
+        let (area, cut) = (part.area, part.cut);
         let longer = area.width().max(area.height());
         let factor = self.factor.unwrap_or((TARGET / longer).clamp(1, 8)).clamp(1, 16);
         let size = u64::from(area.width() * factor) * u64::from(area.height() * factor);
@@ -43,7 +44,7 @@ impl Tool for ZoomIn {
                 call.limits.pixels
             )));
         }
-        let large = enlarge(&part, factor, call)?;
+        let large = enlarge(&part.copy(), factor, call)?;
         let scale = 1.0 / f64::from(factor);
         let back =
             Affine::scaling(scale, scale).then(&Affine::translation(f64::from(area.x1), f64::from(area.y1)));

@@ -265,7 +265,7 @@ impl Lab {
     }
 
     pub(crate) fn toolbox(&self) -> Result<Option<Arc<dyn Toolbox>>> {
-        Ok(ToolSource { names: self.settings.tools.clone(), threads: 2 }.load()?)
+        Ok(ToolSource::of(&self.settings.tools).load_embedded()?)
     }
 
     pub(crate) fn rollout_config(&self) -> RolloutConfig {

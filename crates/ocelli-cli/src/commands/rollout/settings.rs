@@ -8,14 +8,12 @@ use ocelli_agent::endpoint::{
 use ocelli_agent::filters::Filter;
 use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::tool_env::ToolEnvConfig;
+use ocelli_agent::tool_source::ToolSource;
 use ocelli_data::ContentHash;
 use ocelli_reward::rubric::{PartConfig, PartKind};
-use ocelli_tools::OcrNetwork;
 use ocelli_worlds::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-use super::super::tool_source::Remote;
 
 /// One run.
 #[derive(Debug, Deserialize, Serialize)]
@@ -37,7 +35,7 @@ pub(super) struct RolloutConfig {
     #[serde(default)]
     pub(super) env: ToolEnvConfig,
     #[serde(default)]
-    pub(super) tools: Tools,
+    pub(super) tools: ToolSource,
     #[serde(default)]
     pub(super) limits: RolloutLimits,
     /// What trajectories are scored by.
@@ -73,15 +71,7 @@ impl RolloutConfig {
             PolicyConfig::Local { model, temperature, top_p, .. } => json!([model, temperature, top_p]),
             PolicyConfig::Endpoint(e) => json!([e.model, e.sampling]),
         };
-        let tools = match (self.tools.ocr, &self.tools.remote[..]) {
-            (OcrNetwork::Embedded, []) => json!(self.tools.names),
-            // Not the address: only which tools of which names there are.
-            (ocr, remote) => {
-                let remote: Vec<_> = remote.iter().map(|r| json!([r.prefix, r.only])).collect();
-                json!([self.tools.names, ocr, remote])
-            }
-        };
-        json!([policy, self.env, tools, self.limits]).to_string()
+        json!([policy, self.env, self.tools.decides(), self.limits]).to_string()
     }
 
     /// Name of the run within its ledger. More questions or more rollouts of each are the same run, which goes on;
@@ -204,28 +194,6 @@ impl Server {
             tool_images: self.tool_images,
             ..EndpointConfig::new(&self.base_url, &self.model)
         }
-    }
-}
-
-/// Which tools, and where they run.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Tools {
-    /// Names in the order in which prompts list them; all but `detect` if left out.
-    pub(super) names: Option<Vec<String>>,
-    /// Networks that read text; `small` is fetched on first use.
-    pub(super) ocr: OcrNetwork,
-    /// Servers of other tools, over the Model Context Protocol; their tools stand beside those of this program.
-    pub(super) remote: Vec<Remote>,
-    /// Addresses of our own tool servers, which share the calls; the tools of this program if empty.
-    pub(super) servers: Vec<String>,
-    /// Calls of local tools that run together.
-    pub(super) threads: usize,
-}
-
-impl Default for Tools {
-    fn default() -> Self {
-        Self { names: None, ocr: OcrNetwork::Embedded, remote: Vec::new(), servers: Vec::new(), threads: 4 }
     }
 }
 

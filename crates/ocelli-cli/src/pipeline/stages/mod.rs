@@ -14,19 +14,21 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ocelli_agent::pictures::Pictures;
-use ocelli_agent::toolbox::{LocalTools, Toolbox};
+use ocelli_agent::toolbox::Toolbox;
 use ocelli_data::io::{BlobStore, read_jsonl};
 use ocelli_data::run::Fact;
 use ocelli_data::{ContentHash, PreferencePair, Sample, Trajectory};
 use ocelli_model::Checkpoint;
 use ocelli_model::vlm::{LoadOptions, Part, Vlm};
-use ocelli_tools::{Limits, Registry};
+use ocelli_tools::Limits;
 use ocelli_train::responses::Response;
 use ocelli_train::rollouts::Rollouts;
 use ocelli_train::sources::{Data, ModelSource};
 
 use super::config::{Pipeline, Stage};
 use super::store::Store;
+use crate::commands::tool_source::toolbox;
+use crate::ui::Ui;
 use crate::watch::Watch;
 use questions::Question;
 
@@ -88,16 +90,9 @@ pub(super) fn run(lab: &Lab<'_>, name: &str, stage: &Stage, watch: &mut Watch<'_
 }
 
 impl<'a> Lab<'a> {
-    pub(super) fn new(config: &'a Pipeline, store: &'a Store) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &'a Pipeline, store: &'a Store, ui: &Ui) -> anyhow::Result<Self> {
         let blobs = store.root().join("blobs");
-        let toolbox = (!config.tools.is_empty())
-            .then(|| {
-                let registry = Registry::standard(Limits::default()).only(&config.tools)?;
-                let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                anyhow::Ok(Arc::new(LocalTools::new(Arc::new(registry), threads)) as Arc<dyn Toolbox>)
-            })
-            .transpose()
-            .context("in `tools`")?;
+        let toolbox = toolbox(&config.tools, &Limits::default(), ui)?;
         let pictures = Arc::new(Pictures::on_disk(BlobStore::new(&blobs), PICTURES));
         Ok(Self { config, store, blobs: BlobStore::new(blobs), pictures, toolbox })
     }
