@@ -214,30 +214,33 @@ fn check_row(table: &Table, row: &TableRow, findings: &mut Vec<Finding>) {
                             p = digits + 1
                         ),
                     );
-                } else if table.overall == Overall::Micro && !table.averaged && table.slack == 0.0 {
-                    if let Some(message) = whole_counts(&parts, overall, n, table.decimals) {
-                        push("overall", message);
-                    }
+                } else if table.overall == Overall::Micro
+                    && !table.averaged
+                    && table.slack == 0.0
+                    && let Some(message) = whole_counts(&parts, overall, n, table.decimals)
+                {
+                    push("overall", message);
                 }
             }
         }
-        if let Some(mean) = row.macro_mean {
-            if (mean - plain).abs() > 2.0 * half {
-                push(
-                    "macro",
-                    format!("{mean:.digits$} is not the mean of {cut}, which is {plain:.p$}", p = digits + 1),
-                );
-            }
+        if let Some(mean) = row.macro_mean
+            && (mean - plain).abs() > 2.0 * half
+        {
+            push(
+                "macro",
+                format!("{mean:.digits$} is not the mean of {cut}, which is {plain:.p$}", p = digits + 1),
+            );
         }
     }
     let n = table.n.unwrap_or_else(|| {
         let first = table.parts.first().map(|p| p.split.clone()).unwrap_or_default();
         table.parts.iter().filter(|p| p.split == first).map(|p| p.n).sum()
     });
-    if let Some(overall) = row.overall.filter(|_| !table.averaged && table.slack == 0.0 && n > 0) {
-        if table.overall == Overall::Micro && counts(overall, n, table.decimals).is_none() {
-            push("overall", impossible(overall, n, digits));
-        }
+    if let Some(overall) = row.overall.filter(|_| !table.averaged && table.slack == 0.0 && n > 0)
+        && table.overall == Overall::Micro
+        && counts(overall, n, table.decimals).is_none()
+    {
+        push("overall", impossible(overall, n, digits));
     }
 }
 

@@ -7,6 +7,8 @@
 //! train     forward (vision tower included), loss on the words, backward, AdamW over all parameters
 //! generate  prompt, vision tower included, and `new` tokens, greedy, nothing shared and nothing kept between calls
 
+#![allow(clippy::print_stdout)] // a program, not a library
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Cursor;

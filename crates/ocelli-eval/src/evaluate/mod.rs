@@ -154,7 +154,7 @@ pub async fn evaluate(
     plan: &Plan<'_>,
     table: &Table,
     folder: &Path,
-    mut cache: Option<&mut Cache>,
+    cache: Option<&mut Cache>,
     mut progress: impl FnMut(&str, Progress),
 ) -> Result<(Evaluation, RunReport), EvaluateError> {
     let mut items = items(plan.task, table)?;
@@ -168,7 +168,7 @@ pub async fn evaluate(
     }
     let mut log = Log::open(folder, "log", &header)?;
     let requests = requests(&items, plan.samples);
-    let report = engine.run(&requests, &mut log, cache.as_deref_mut(), |p| progress("answers", p)).await?;
+    let report = engine.run(&requests, &mut log, cache, |p| progress("answers", p)).await?;
     let name = plan.policy.name();
     let entries: Vec<Option<&Entry>> =
         requests.iter().map(|r| log.entry(request_key(&name, r, &plan.sampling))).collect();
@@ -195,25 +195,25 @@ pub async fn evaluate(
             for (record, entry) in evaluation.records.iter_mut().zip(&entries) {
                 record.reasoning = entry.and_then(|e| e.reasoning.clone());
             }
-            if plan.reasoning != ReasoningMode::Off {
-                if let Some(judge) = plan.judge {
-                    let verdicts = judging::judge_reasoning(
-                        plan,
-                        judge,
-                        &items,
-                        &evaluation.records,
-                        folder,
-                        &header,
-                        &mut progress,
-                    )
-                    .await?;
-                    let stepwise = plan.reasoning == ReasoningMode::Stepwise;
-                    evaluation.summary.reasoning = Some(reasoning_report(&verdicts, stepwise)?);
-                    let mut by_item: HashMap<String, ReasoningVerdict> =
-                        verdicts.into_iter().map(|v| (v.item.clone(), v)).collect();
-                    for record in evaluation.records.iter_mut().filter(|r| r.sample == 0) {
-                        record.judged_reasoning = by_item.remove(&record.id);
-                    }
+            if plan.reasoning != ReasoningMode::Off
+                && let Some(judge) = plan.judge
+            {
+                let verdicts = judging::judge_reasoning(
+                    plan,
+                    judge,
+                    &items,
+                    &evaluation.records,
+                    folder,
+                    &header,
+                    &mut progress,
+                )
+                .await?;
+                let stepwise = plan.reasoning == ReasoningMode::Stepwise;
+                evaluation.summary.reasoning = Some(reasoning_report(&verdicts, stepwise)?);
+                let mut by_item: HashMap<String, ReasoningVerdict> =
+                    verdicts.into_iter().map(|v| (v.item.clone(), v)).collect();
+                for record in evaluation.records.iter_mut().filter(|r| r.sample == 0) {
+                    record.judged_reasoning = by_item.remove(&record.id);
                 }
             }
             evaluation

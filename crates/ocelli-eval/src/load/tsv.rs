@@ -3,7 +3,7 @@
 //! one row in memory.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use ocelli_data::io::IoError;
@@ -69,7 +69,7 @@ struct Splitter<R> {
     separator: u8,
 }
 
-impl<R: Read> Splitter<R> {
+impl<R: BufRead> Splitter<R> {
     fn new(reader: R, separator: u8) -> Self {
         Self { bytes: reader.bytes(), peeked: None, separator }
     }

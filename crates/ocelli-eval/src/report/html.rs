@@ -59,7 +59,7 @@ pub fn write_html(
     data(out, evaluation)?;
     out.write_all(b"</script>\n")?;
     pictures(out, &evaluation.records, options)?;
-    write!(out, "<script>{SCRIPT}</script></body></html>\n")
+    writeln!(out, "<script>{SCRIPT}</script></body></html>")
 }
 
 /// Everything but the list: what the whole comes to, groups, curves, rules, comparisons.

@@ -41,10 +41,8 @@ impl Cache {
                 break;
             }
             whole = line.ends_with(b"\n");
-            if whole {
-                if let Ok(Key { key }) = serde_json::from_slice(&line) {
-                    places.insert(key, (end, n));
-                }
+            if whole && let Ok(Key { key }) = serde_json::from_slice(&line) {
+                places.insert(key, (end, n));
             }
             end += n as u64;
         }

@@ -58,11 +58,11 @@ pub fn pair_summary(items: &[Item], verdicts: &[GivenVerdict]) -> Result<PairSum
     for v in verdicts {
         let Some(item) = gold.get(v.item.as_str()) else { continue };
         let Gold::Better(better) = &item.gold else { continue };
-        if let (Some(first), [b]) = (v.chosen.first().copied().flatten(), better.as_slice()) {
-            if v.chosen.iter().all(|c| *c == Some(first)) {
-                chosen.push(first);
-                wanted.push(*b);
-            }
+        if let (Some(first), [b]) = (v.chosen.first().copied().flatten(), better.as_slice())
+            && v.chosen.iter().all(|c| *c == Some(first))
+        {
+            chosen.push(first);
+            wanted.push(*b);
         }
         if let ([b], [x, y]) = (better.as_slice(), item.answers.as_slice()) {
             let lengths = [x.chars().count(), y.chars().count()];

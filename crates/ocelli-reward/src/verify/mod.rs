@@ -257,7 +257,7 @@ fn small_integer(s: &str) -> Option<i64> {
 /// The text without white space and without the marks of a formula; a single `$` is a currency.
 fn without_space(s: &str) -> String {
     let formula = s.bytes().filter(|b| *b == b'$').count().is_multiple_of(2);
-    s.chars().filter(|c| !c.is_whitespace() && !(formula && *c == '$')).collect()
+    s.chars().filter(|c| !(c.is_whitespace() || (formula && *c == '$'))).collect()
 }
 
 /// Other readings of commas: `1,234` as a list where the other side is one, `3,14` as a decimal where it is one.
