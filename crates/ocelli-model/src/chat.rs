@@ -116,6 +116,14 @@ impl ChatTemplate {
         }
     }
 
+    /// True when the template prints `mark` once where a message has a picture. Templates that were written for text alone do
+    /// not: they join the content as a string, or leave out what is not text.
+    pub(crate) fn writes_pictures_as(&self, mark: &str) -> bool {
+        let message = json!({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]});
+        let text = self.render_values(vec![message], &ChatOptions::prompt());
+        text.is_ok_and(|text| text.matches(mark).count() == 1)
+    }
+
     fn render_values(&self, messages: Vec<Value>, options: &ChatOptions) -> Result<String, ModelError> {
         let mut context = Map::new();
         context.insert("messages".into(), messages.into());

@@ -37,6 +37,13 @@ pub enum RopeScaling {
         /// Divisor.
         factor: f64,
     },
+    /// As trained up to `max_position_embeddings`; beyond it the reference makes the base grow with the length (InternVL2.5 and 3).
+    /// That is refused here ([`TextConfig::check_length`]): keys that are cached keep the base of the length at which they were computed,
+    /// so that what the reference computes depends on how a text was cut into calls.
+    Dynamic {
+        /// How the base grows.
+        factor: f64,
+    },
     /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between.
     Llama3 {
         /// Divisor of low frequencies.
@@ -91,7 +98,7 @@ impl Rope {
             .map(|i| {
                 let f = self.theta.powf(-((2 * i) as f64) / head_dim as f64);
                 match self.scaling {
-                    RopeScaling::None => f,
+                    RopeScaling::None | RopeScaling::Dynamic { .. } => f,
                     RopeScaling::Linear { factor } => f / factor,
                     RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                         let original = original as f64;
@@ -159,6 +166,22 @@ impl TextConfig {
     /// window is only supported up to the length at which it begins to matter.
     pub fn context(&self) -> usize {
         self.sliding_window.map_or(self.max_position_embeddings, |w| w.min(self.max_position_embeddings))
+    }
+
+    /// Refuses sequences of `length` tokens where positions are not computed as the reference does.
+    ///
+    /// # Errors
+    /// A `dynamic` rotary embedding beyond `max_position_embeddings`.
+    pub fn check_length(&self, length: usize) -> Result<(), ModelError> {
+        let most = self.max_position_embeddings;
+        match self.rope.scaling {
+            RopeScaling::Dynamic { factor } if length > most => Err(ModelError::Request(format!(
+                "a sequence of {length} tokens: the model's rotary embedding is `dynamic` (factor {factor}), which is supported up to \
+                 max_position_embeddings, {most} tokens; beyond that its frequencies depend on the length. Shorten the dialogue, or show \
+                 fewer or smaller pictures"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Width of all query heads together.
@@ -243,6 +266,7 @@ fn read_rope(f: &Fields<'_>, head_dim: usize, context: usize) -> Result<Rope, Mo
     let kind = r.text_or(kind_key, "default")?;
     let scaling = match kind.as_str() {
         "default" | "mrope" => RopeScaling::None,
+        "dynamic" => RopeScaling::Dynamic { factor: r.number("factor", 1.0, 1e6)? },
         "linear" => RopeScaling::Linear { factor: r.number("factor", 1.0, 1e6)? },
         "llama3" => {
             let low = r.number("low_freq_factor", 1e-6, 1e6)?;
@@ -257,7 +281,7 @@ fn read_rope(f: &Fields<'_>, head_dim: usize, context: usize) -> Result<Rope, Mo
                 original: r.size_or("original_max_position_embeddings", context, 1 << 31)?,
             }
         }
-        _ => return Err(r.bad(kind_key, "one of default, linear, llama3, mrope".into())),
+        _ => return Err(r.bad(kind_key, "one of default, dynamic, linear, llama3, mrope".into())),
     };
     let mrope = match r.get("mrope_section") {
         None if kind == "mrope" => return Err(r.bad("mrope_section", "three sizes".into())),
@@ -470,6 +494,10 @@ pub fn to_json(c: &TextConfig) -> Value {
     let mut rope = json!({"rope_theta": c.rope.theta, "rope_type": "default"});
     match c.rope.scaling {
         RopeScaling::None => {}
+        RopeScaling::Dynamic { factor } => {
+            rope["rope_type"] = "dynamic".into();
+            rope["factor"] = factor.into();
+        }
         RopeScaling::Linear { factor } => {
             rope["rope_type"] = "linear".into();
             rope["factor"] = factor.into();

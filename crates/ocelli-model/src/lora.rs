@@ -1,7 +1,9 @@
 //! Low-rank adapters (Hu et al. 2021): attached beside linear layers, saved apart in the layout of PEFT, or merged.
 //!
-//! Module names are the checkpoint's (`model.layers.0.self_attn.q_proj`). PEFT stores them with the prefix
-//! `base_model.model.`; parameters here carry the name without it.
+//! Parameters here carry the checkpoint's module names (`model.layers.0.self_attn.q_proj.lora_A.weight`). PEFT stores them under
+//! `base_model.model.` and the name of the module in the model's class, which for models that see is not the checkpoint's: transformers 5
+//! stores `model.layers.0` (Qwen2.5-VL) or `language_model.model.layers.0` (InternVL) and calls both `model.language_model.layers.0`
+//! ([`Modules`]). `fixtures/parity/reload.py` has PEFT read what is written here, and the other way round.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -41,6 +43,34 @@ impl LoraConfig {
 
     fn scale(&self) -> f32 {
         self.alpha / self.rank as f32
+    }
+}
+
+/// How the class of the model calls the modules of its language model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Modules {
+    /// The prefix of their names in the checkpoint; empty where both names are the same.
+    pub(crate) stored: String,
+    /// The prefix in the class.
+    pub(crate) class: String,
+}
+
+impl Modules {
+    fn class_name(&self, module: &str) -> String {
+        match module.strip_prefix(&self.stored) {
+            Some(rest) => format!("{}{rest}", self.class),
+            None => module.to_owned(),
+        }
+    }
+
+    /// `target_modules`: last parts of names, or a pattern where a vision tower has layers of the same last parts.
+    fn targets(&self, targets: &[String]) -> Value {
+        if self.class.is_empty() {
+            return json!(targets);
+        }
+        let escaped = |name: &str| name.replace('.', "\\.");
+        let last: Vec<String> = targets.iter().map(|t| escaped(t)).collect();
+        format!("{}.*\\.({})", escaped(&self.class), last.join("|")).into()
     }
 }
 
@@ -95,13 +125,25 @@ pub fn save_adapter<'a>(
     config: &LoraConfig,
     base_model: &str,
 ) -> Result<(), ModelError> {
+    save_adapter_of(dir, params, linears, config, base_model, &Modules::default())
+}
+
+/// As [`save_adapter`], under the names of the model's class.
+pub(crate) fn save_adapter_of<'a>(
+    dir: &Path,
+    params: &Params,
+    linears: impl IntoIterator<Item = &'a Linear>,
+    config: &LoraConfig,
+    base_model: &str,
+    modules: &Modules,
+) -> Result<(), ModelError> {
     let mut tensors = Vec::new();
     for lora in linears.into_iter().filter_map(|l| l.lora) {
         for id in [lora.a, lora.b] {
             let p = params.get(id)?;
             let values = Cow::Owned(p.value().to_vec());
             tensors.push(SaveTensor {
-                name: format!("{PREFIX}{}", p.name()),
+                name: format!("{PREFIX}{}", modules.class_name(p.name())),
                 shape: p.value().shape().to_vec(),
                 values,
             });
@@ -112,8 +154,9 @@ pub fn save_adapter<'a>(
     }
     save_safetensors(dir, STEM, &tensors, SaveDtype::F32, usize::MAX)?;
     let json = json!({
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,
-        "r": config.rank, "lora_alpha": config.alpha, "target_modules": config.targets,
+        "peft_type": "LORA", "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": (!base_model.is_empty()).then_some(base_model),
+        "r": config.rank, "lora_alpha": config.alpha, "target_modules": modules.targets(&config.targets),
         "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
     });
     Ok(write_atomic(&dir.join(CONFIG), json.to_string().as_bytes())?)
@@ -126,50 +169,80 @@ pub fn load_adapter<'a>(
     linears: impl IntoIterator<Item = &'a mut Linear>,
     keep: Keep,
 ) -> Result<LoraConfig, ModelError> {
+    load_adapter_of(dir, params, linears, keep, &Modules::default())
+}
+
+/// As [`load_adapter`]; modules may have the names of the checkpoint (as older versions of transformers called them) or those of the class.
+pub(crate) fn load_adapter_of<'a>(
+    dir: &Path,
+    params: &mut Params,
+    linears: impl IntoIterator<Item = &'a mut Linear>,
+    keep: Keep,
+    modules: &Modules,
+) -> Result<LoraConfig, ModelError> {
     let path = dir.join(CONFIG);
     let raw: Map<String, Value> = serde_json::from_slice(&read_bounded(&path, MAX_CONFIG_BYTES)?)
         .map_err(|e| ModelError::malformed(&path, format!("not a JSON object: {e}")))?;
     let fields = Fields::new(&path, &raw);
-    let targets = match fields.get("target_modules") {
-        Some(Value::Array(list)) => {
-            list.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        }
+    let listed: Option<Vec<String>> = match fields.get("target_modules") {
+        Some(Value::Array(list)) => list.iter().map(|v| v.as_str().map(str::to_owned)).collect(),
+        // A pattern, or `all-linear`; the tensors say what it matched.
+        Some(Value::String(_)) => Some(Vec::new()),
         _ => None,
     };
-    let targets = targets.ok_or_else(|| fields.bad("target_modules", "a list of module names".into()))?;
+    let listed = listed.ok_or_else(|| {
+        fields.bad("target_modules", "a list of module names, or a pattern of their names".into())
+    })?;
     for unsupported in ["use_dora", "use_rslora", "fan_in_fan_out"] {
         if fields.bool_or(unsupported, false)? {
             return Err(fields.bad(unsupported, "false (plain LoRA)".into()));
         }
     }
-    let config = LoraConfig {
+    for unsupported in ["rank_pattern", "alpha_pattern"] {
+        if fields.get(unsupported).and_then(Value::as_object).is_some_and(|map| !map.is_empty()) {
+            return Err(
+                fields.bad(unsupported, "an empty object (the same rank and scale in all layers)".into())
+            );
+        }
+    }
+    let mut config = LoraConfig {
         rank: fields.size("r", 1 << 16)?,
         alpha: fields.number("lora_alpha", 0.0, 1e9)? as f32,
-        targets,
+        targets: listed,
     };
+    let derived = config.targets.is_empty();
     let weights = Weights::open(&dir.join(format!("{STEM}.safetensors")))?;
     let mut specs = Vec::new();
     let mut places = Vec::new();
     for linear in linears {
         let (module, out, inner) = describe(params, linear)?;
-        let a = format!("{PREFIX}{module}.lora_A.weight");
-        if weights.contains(&a) {
-            specs.push(TensorSpec::new(a, &[config.rank, inner]));
-            specs.push(TensorSpec::new(format!("{PREFIX}{module}.lora_B.weight"), &[out, config.rank]));
-            places.push(linear);
+        let names = [module.clone(), modules.class_name(&module)];
+        let found = names.into_iter().find(|n| weights.contains(&format!("{PREFIX}{n}.lora_A.weight")));
+        let Some(found) = found else { continue };
+        specs.push(TensorSpec::new(format!("{PREFIX}{found}.lora_A.weight"), &[config.rank, inner]));
+        specs.push(TensorSpec::new(format!("{PREFIX}{found}.lora_B.weight"), &[out, config.rank]));
+        let last = module.rsplit('.').next().unwrap_or(&module).to_owned();
+        if derived && !config.targets.contains(&last) {
+            config.targets.push(last);
         }
+        places.push((linear, module));
     }
     weights.check(&specs, |_| false)?;
-    for (pair, linear) in specs.chunks_exact(2).zip(places) {
-        let mut add = |spec: &TensorSpec| {
+    if places.is_empty() {
+        let why = "it adapts no layer of this model's language model".to_owned();
+        return Err(ModelError::malformed(&path, why));
+    }
+    for (pair, (linear, module)) in specs.chunks_exact(2).zip(places) {
+        let mut add = |spec: &TensorSpec, part: &str| {
             let value = weights.tensor(&spec.name)?;
-            let name = spec.name.strip_prefix(PREFIX).unwrap_or(&spec.name);
+            let name = format!("{module}.{part}.weight");
             Ok::<_, ModelError>(match keep {
                 Keep::Trainable => params.add(name, value)?,
                 Keep::Frozen(dtype) => params.add_frozen(name, value.to_dtype(dtype))?,
             })
         };
-        linear.lora = Some(Lora { a: add(&pair[0])?, b: add(&pair[1])?, scale: config.scale() });
+        linear.lora =
+            Some(Lora { a: add(&pair[0], "lora_A")?, b: add(&pair[1], "lora_B")?, scale: config.scale() });
     }
     Ok(config)
 }

@@ -301,6 +301,7 @@ impl TextModel {
         let pairs = inv_freq.len();
         let table = match positions {
             Positions::Linear(p) => {
+                self.config.check_length(p.iter().max().map_or(0, |last| last + 1))?;
                 let p: Vec<f32> = p.iter().map(|&p| p as f32).collect();
                 RotaryTable::new(&[p], &vec![0; pairs], &inv_freq, RotaryStyle::Half)
             }

@@ -23,6 +23,7 @@ mod internvl;
 mod load;
 mod names;
 mod patching;
+mod picture_marks;
 mod pictures;
 mod qwen2_5_vl;
 mod qwen2_vl;
@@ -51,6 +52,7 @@ use crate::ModelError;
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::image::{ImageLimits, Preprocessor};
+use crate::lora::LoraConfig;
 use crate::text::{Attend, DeepFeatures, Positions, TextModel};
 use crate::tokenizer::Tokenizer;
 use context::Placeholder;
@@ -95,9 +97,13 @@ pub struct Vlm {
     pub limits: ImageLimits,
     tokenizer: Option<Tokenizer>,
     chat: Option<ChatTemplate>,
+    /// Written for a picture where the chat template knows text alone ([`picture_marks`]).
+    picture_mark: Option<String>,
     eyes: Option<Eyes>,
     placeholder: Option<Placeholder>,
     value_head: Option<ValueHead>,
+    /// Settings of the adapters on the language model.
+    adapters: Option<LoraConfig>,
     /// Files that are saved with the weights: `config.json`, tokenizer, templates.
     side_files: Arc<Vec<(String, Vec<u8>)>>,
     /// Shapes in the checkpoint where they differ from the shapes in memory.

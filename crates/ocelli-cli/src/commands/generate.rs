@@ -13,7 +13,7 @@ use ocelli_model::generate::{EngineLimits, Sampling, StopReason, Turn};
 use ocelli_model::image::{ImageLimits, decode};
 use ocelli_model::text::Keep;
 use ocelli_model::vlm::{self, LoadOptions};
-use ocelli_model::{ChatOptions, Checkpoint, Vlm};
+use ocelli_model::{ChatOptions, Checkpoint, ModelError, Vlm};
 use ocelli_tensor::DType;
 use serde_json::json;
 
@@ -23,12 +23,13 @@ use crate::ui::Ui;
 /// Let a model answer a prompt; its text streams as it is generated.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to say to the model; `-` reads standard input.
+    /// What to say to the model; `-` reads standard input. `<image>` in it is the place of a picture.
     prompt: String,
     /// A checkpoint directory, a .gguf file, or org/name on the hub. Without it, a small model is fetched.
     #[arg(long, short)]
     model: Option<String>,
-    /// A picture (PNG, JPEG, WebP, GIF or BMP) to show before the prompt; may be repeated.
+    /// A picture (PNG, JPEG, WebP, GIF or BMP); may be repeated. Each `<image>` in the prompt is the place of the next picture, e.g.
+    /// `"Is <image> older than <image>?" --image a.png --image b.png`; without any, the pictures come before the prompt.
     #[arg(long, short, conflicts_with = "raw")]
     image: Vec<PathBuf>,
     /// A LoRA adapter (directory in the layout of PEFT) to put on the model.
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     if let Some(dir) = &args.adapter {
         model.load_adapters(dir, Keep::Frozen(dtype))?;
     }
-    let context = read_prompt(args, &pictures, &model)?;
+    let context = read_prompt(args, &pictures, &model, ui)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -159,8 +160,34 @@ fn read_pictures(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     paths.iter().map(read).collect()
 }
 
-/// The prompt as the model takes it, pictures first.
-fn read_prompt(args: &Args, files: &[Vec<u8>], model: &Vlm) -> anyhow::Result<vlm::Context> {
+/// Stands in the prompt where a picture stands.
+const MARK: &str = "<image>";
+
+/// Text and pictures in their order: pictures at their marks, or all of them first where there is no mark.
+fn content(said: &str, pictures: &[ContentHash]) -> anyhow::Result<Vec<Part>> {
+    let marks = said.matches(MARK).count();
+    if marks == 0 || pictures.is_empty() {
+        let first = pictures.iter().map(|hash| Part::image(*hash));
+        return Ok(first.chain([Part::text(said)]).collect());
+    }
+    anyhow::ensure!(
+        marks == pictures.len(),
+        "the prompt has {marks} places for pictures ({MARK}), and --image names {}: give one --image for each place, or no {MARK} \
+         at all to show the pictures before the prompt",
+        pictures.len()
+    );
+    let mut content = Vec::new();
+    for (i, text) in said.split(MARK).enumerate() {
+        content.extend(i.checked_sub(1).map(|before| Part::image(pictures[before])));
+        if !text.is_empty() {
+            content.push(Part::text(text));
+        }
+    }
+    Ok(content)
+}
+
+/// The prompt as the model takes it.
+fn read_prompt(args: &Args, files: &[Vec<u8>], model: &Vlm, ui: &Ui) -> anyhow::Result<vlm::Context> {
     let mut said = args.prompt.clone();
     if said == "-" {
         said.clear();
@@ -171,17 +198,28 @@ fn read_prompt(args: &Args, files: &[Vec<u8>], model: &Vlm) -> anyhow::Result<vl
         context.push(&model.tokenizer()?.encode(&said)?);
         return Ok(context);
     }
-    let pictures: HashMap<_, _> = files.iter().map(|bytes| (ContentHash::of(bytes), bytes.clone())).collect();
-    let mut content: Vec<Part> = files.iter().map(|bytes| Part::image(ContentHash::of(bytes))).collect();
-    content.push(Part::text(said));
+    if files.is_empty() && said.contains(MARK) {
+        ui.note(&format!("no --image is given, so {MARK} in the prompt is text like any other"));
+    }
+    let hashes: Vec<ContentHash> = files.iter().map(|bytes| ContentHash::of(bytes)).collect();
+    let pictures: HashMap<_, _> = hashes.iter().copied().zip(files.iter().cloned()).collect();
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
-    messages.push(Message::user(content));
-    let hint = if args.image.is_empty() {
-        "use --raw to go without a chat template"
-    } else {
-        "the picture was not shown"
-    };
-    model.prompt(&messages, &ChatOptions::prompt(), &pictures).context(hint)
+    messages.push(Message::user(content(&said, &hashes)?));
+    model.prompt(&messages, &ChatOptions::prompt(), &pictures).map_err(|error| {
+        // The library knows pictures by their hashes, whoever typed the command by their paths.
+        let whose = match &error {
+            ModelError::Image { hash, .. } | ModelError::ImageTokens { hash, .. } => {
+                hashes.iter().position(|h| h == hash).map(|i| &args.image[i])
+            }
+            _ => None,
+        };
+        let hint = match whose {
+            Some(path) => format!("cannot use {}", path.display()),
+            None if args.image.is_empty() => "use --raw to go without a chat template".to_owned(),
+            None => "the pictures were not shown".to_owned(),
+        };
+        anyhow::Error::new(error).context(hint)
+    })
 }
 
 fn reason(reason: &StopReason) -> String {
@@ -195,4 +233,24 @@ fn reason(reason: &StopReason) -> String {
 
 fn answer(turn: &Turn) -> serde_json::Value {
     json!({"text": turn.text, "ids": turn.ids, "logprobs": turn.logprobs, "stopped_by": reason(&turn.reason)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_stand_at_their_marks_or_first() {
+        let [a, b] = [b"a", b"b"].map(|bytes| ContentHash::of(bytes));
+        let (picture, text) = (|h| Part::image(h), |t: &str| Part::text(t));
+        assert_eq!(content("Which?", &[a, b]).unwrap(), [picture(a), picture(b), text("Which?")]);
+        assert_eq!(
+            content("Is <image> older than <image>?", &[a, b]).unwrap(),
+            [text("Is "), picture(a), text(" older than "), picture(b), text("?")]
+        );
+        assert_eq!(content("<image><image>", &[b, a]).unwrap(), [picture(b), picture(a)]);
+        assert_eq!(content("What is <image> in HTML?", &[]).unwrap(), [text("What is <image> in HTML?")]);
+        let error = content("Is <image> old?", &[a, b]).unwrap_err().to_string();
+        assert!(error.contains("1 places") && error.contains("--image names 2"), "{error}");
+    }
 }

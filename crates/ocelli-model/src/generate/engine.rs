@@ -316,6 +316,12 @@ impl<'m> Engine<'m> {
 
     /// One forward pass for everything that is due.
     pub fn step(&mut self) -> Result<Step, ModelError> {
+        // Decoding is hundreds of parallel loops of some ten microseconds. Begun from outside the pool, each of them puts the caller to
+        // sleep and wakes a thread of the pool in its place; begun on one of its threads, none does.
+        rayon::scope(|_| self.step_on_the_pool())
+    }
+
+    fn step_on_the_pool(&mut self) -> Result<Step, ModelError> {
         let mut step = Step::default();
         self.admit(&mut step)?;
         let taken = self.take_rows();

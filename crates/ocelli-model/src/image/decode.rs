@@ -157,8 +157,8 @@ fn open<'a>(
     Ok((format, decoder))
 }
 
-/// Width and height from the fixed place where PNG, GIF and BMP keep them; `None` where the header is cut short, and
-/// for JPEG and WebP, whose sizes the decoders find (both formats hold at most 16,383 or 65,535 on a side).
+/// Width and height from the fixed place where PNG, GIF and BMP keep them, and from a JPEG's frame header; `None` where the
+/// header is cut short, and for WebP, whose size the decoder finds (at most 16,383 on a side).
 fn header_size(format: ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
     let four = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
     let two = |at: usize| bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
@@ -170,7 +170,36 @@ fn header_size(format: ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
         ImageFormat::Bmp => {
             Some((i32::from_le_bytes(four(18)?).unsigned_abs(), i32::from_le_bytes(four(22)?).unsigned_abs()))
         }
-        ImageFormat::Jpeg | ImageFormat::WebP => None,
+        ImageFormat::Jpeg => jpeg_size(bytes),
+        ImageFormat::WebP => None,
+    }
+}
+
+/// Width and height from the first frame header (SOF0 to SOF15) of a JPEG; the segments before it are stepped over.
+fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let two = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let mut at = 2;
+    loop {
+        let marker = match bytes.get(at..at + 2)? {
+            // Any number of 0xff may stand before a marker.
+            [0xff, 0xff] => {
+                at += 1;
+                continue;
+            }
+            [0xff, marker] => *marker,
+            _ => return None,
+        };
+        match marker {
+            // Huffman tables, extensions and arithmetic conditioning have numbers among the frame headers.
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                // Length, bits a sample, height, width.
+                return Some((two(at + 7)?.into(), two(at + 5)?.into()));
+            }
+            0x01 | 0xd0..=0xd8 => at += 2,
+            // Pixels or the end without a frame header.
+            0xd9 | 0xda => return None,
+            _ => at += 2 + usize::from(two(at + 2)?),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Dialogues into contexts: messages are written by the chat template, tokenised once, and pictures take their places.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use ocelli_data::{ContentHash, Message, Trajectory};
 
-use super::{Context, Pictures, Vlm};
+use super::{Context, Pictures, Vlm, picture_marks};
 use crate::ModelError;
 use crate::chat::ChatOptions;
 use crate::image::{ImagePatches, decode};
@@ -49,7 +50,7 @@ impl Vlm {
     ) -> Result<Context, ModelError> {
         let mut context = Context::default();
         let guard = self.tokenizer()?.guard();
-        let text = self.chat()?.render(&guard.messages(messages), &guard.options(options))?;
+        let text = self.chat()?.render(&self.for_template(messages)?, &guard.options(options))?;
         self.write(&mut context, &text, messages, pictures)?;
         Ok(context)
     }
@@ -65,8 +66,17 @@ impl Vlm {
         pictures: &dyn Pictures,
     ) -> Result<Range<usize>, ModelError> {
         let guard = self.tokenizer()?.guard();
-        let text = self.chat()?.continuation(&guard.messages(new), &guard.options(options))?;
+        let text = self.chat()?.continuation(&self.for_template(new)?, &guard.options(options))?;
         self.write(context, &text, new, pictures)
+    }
+
+    /// Messages as the template may have them: marks in their text escaped, pictures as text if it knows nothing else.
+    fn for_template<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, ModelError> {
+        let guarded = self.tokenizer()?.guard().messages(messages);
+        Ok(match &self.picture_mark {
+            Some(mark) => Cow::Owned(picture_marks::written(&guarded, mark)),
+            None => guarded,
+        })
     }
 
     fn write(

@@ -8,14 +8,15 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_data::ContentHash;
-use ocelli_tensor::{DType, ParamId, Params, Tape, Tensor, Var, ops};
+use ocelli_tensor::{DType, Mode, ParamId, Params, Tape, Tensor, Var, ops};
+use rayon::prelude::*;
 
 use super::context::ImageSpan;
 use super::{internvl, patching::Patching, qwen2_5_vl, qwen2_vl, qwen3_vl};
 use crate::ModelError;
 use crate::config::Fields;
 use crate::declare::Declare;
-use crate::image::{Grid, Normalise, Preprocessor, QwenPreprocessor, TilePreprocessor};
+use crate::image::{Grid, ImagePatches, Normalise, Preprocessor, QwenPreprocessor, TilePreprocessor};
 
 /// From patches `[P, C]` to states `[P, E]`, rows in merge-block order.
 pub(crate) trait Tower: Debug + Send + Sync {
@@ -194,7 +195,13 @@ impl Eyes {
             self.kept_states(tape, images)?
         } else {
             self.lock().stats.computed += images.len();
-            self.states(tape, images)?
+            match tape.mode() {
+                Mode::Train => self.states(tape, images)?,
+                Mode::Inference => {
+                    let states = self.states_apart(tape.params(), images)?;
+                    Self::levels(tape, &states.into_iter().map(Arc::new).collect::<Vec<_>>())?
+                }
+            }
         };
         let features = self.projector.forward(tape, &levels)?;
         let expected: usize = images.iter().map(|i| i.patches.tokens).sum();
@@ -216,19 +223,69 @@ impl Eyes {
         Ok(true)
     }
 
+    /// States of all pictures in one pass over the tower: the way of training it.
     fn states(&self, tape: &mut Tape<'_>, images: &[&ImageSpan]) -> Result<Vec<Var>, ModelError> {
-        let grids: Vec<Grid> = images.iter().flat_map(|i| i.patches.grids.iter().copied()).collect();
-        let dim = images.first().map_or(0, |i| i.patches.dim);
-        let rows: usize = images.iter().map(|i| i.patches.patches()).sum();
-        let mut pixels = Tensor::zeros(&[rows, dim], DType::F32);
-        let mut rest = pixels.as_mut_slice::<f32>()?;
+        let patches: Vec<&ImagePatches> = images.iter().map(|i| &*i.patches).collect();
+        let grids: Vec<Grid> = patches.iter().flat_map(|p| p.grids.iter().copied()).collect();
+        let pixels: Vec<&[f32]> = patches.iter().map(|p| p.pixels.as_slice()).collect();
+        self.pass(tape, &pixels, patches.first().map_or(0, |p| p.dim), &grids)
+    }
+
+    /// States of each picture, computed without recording: crop by crop, several at once. No crop sees another, so that each
+    /// is a forward pass of its own: its activations fit into a core's cache, cores do not wait for each other inside a
+    /// layer, and a picture's states are the same bits whatever else is computed with it.
+    fn states_apart(&self, params: &Params, images: &[&ImageSpan]) -> Result<Vec<Vec<Tensor>>, ModelError> {
+        let mut crops = Vec::new();
         for image in images {
-            let (own, after) = rest.split_at_mut(image.patches.pixels.len());
-            own.copy_from_slice(&image.patches.pixels);
-            rest = after;
+            let (patches, mut row) = (&*image.patches, 0);
+            for grid in &patches.grids {
+                let end = row + grid.len();
+                crops.push((&patches.pixels[row * patches.dim..end * patches.dim], patches.dim, *grid));
+                row = end;
+            }
         }
-        let pixels = pixels.to_dtype(tape.params().compute_dtype());
-        self.tower.forward(tape, &Var::constant(pixels), &grids)
+        let one = |&(pixels, dim, grid): &(&[f32], usize, Grid)| {
+            self.pass(&mut Tape::inference(params), &[pixels], dim, &[grid])
+        };
+        let computed: Vec<Vec<Var>> = crops.par_iter().with_max_len(1).map(one).collect::<Result<_, _>>()?;
+        let mut computed = computed.into_iter();
+        let join = |image: &&ImageSpan| {
+            let crops: Vec<Vec<Var>> = computed.by_ref().take(image.patches.grids.len()).collect();
+            let levels = crops.first().map_or(0, Vec::len);
+            (0..levels)
+                .map(|level| {
+                    let parts: Vec<&Var> = crops.iter().map(|c| &c[level]).collect();
+                    Ok(stacked(&mut Tape::inference(params), &parts)?.into_value())
+                })
+                .collect()
+        };
+        images.iter().map(join).collect()
+    }
+
+    /// One pass over the tower; `pixels` lie one after another in the rows.
+    fn pass(
+        &self,
+        tape: &mut Tape<'_>,
+        pixels: &[&[f32]],
+        dim: usize,
+        grids: &[Grid],
+    ) -> Result<Vec<Var>, ModelError> {
+        let rows: usize = grids.iter().map(Grid::len).sum();
+        let values = match pixels {
+            [one] => Tensor::from_slice(&[rows, dim], one)?,
+            all => {
+                let mut values = Tensor::zeros(&[rows, dim], DType::F32);
+                let mut rest = values.as_mut_slice::<f32>()?;
+                for own in all {
+                    let (to, after) = rest.split_at_mut(own.len());
+                    to.copy_from_slice(own);
+                    rest = after;
+                }
+                values
+            }
+        };
+        let values = values.to_dtype(tape.params().compute_dtype());
+        self.tower.forward(tape, &Var::constant(values), grids)
     }
 
     /// States of a frozen tower: from the cache, or computed without recording and put there.
@@ -240,14 +297,8 @@ impl Eyes {
         };
         let mut fresh: HashMap<ContentHash, Arc<Vec<Tensor>>> = HashMap::new();
         if !missing.is_empty() {
-            let levels = self.states(&mut Tape::inference(tape.params()), &missing)?;
-            let mut row = 0;
-            for image in &missing {
-                let rows = row..row + image.patches.patches();
-                row = rows.end;
-                let own = levels.iter().map(|l| l.value().slice_rows(rows.clone()));
-                fresh.insert(image.hash, Arc::new(own.collect::<Result<_, _>>()?));
-            }
+            let states = self.states_apart(tape.params(), &missing)?;
+            fresh.extend(missing.iter().zip(states).map(|(image, own)| (image.hash, Arc::new(own))));
         }
         let mut cache = self.lock();
         cache.stats.computed += missing.len();
@@ -262,13 +313,15 @@ impl Eyes {
             }
         }
         drop(cache);
+        Self::levels(tape, &states)
+    }
+
+    /// The states of several pictures one below the other, level by level.
+    fn levels(tape: &mut Tape<'_>, states: &[Arc<Vec<Tensor>>]) -> Result<Vec<Var>, ModelError> {
         let count = states.first().map_or(0, |s| s.len());
         let level = |n: usize| {
             let vars: Vec<Var> = states.iter().map(|s| Var::constant(s[n].clone())).collect();
-            match vars.as_slice() {
-                [one] => Ok(one.clone()),
-                all => Ok(ops::concat_rows(tape, &all.iter().collect::<Vec<_>>())?),
-            }
+            stacked(tape, &vars.iter().collect::<Vec<_>>())
         };
         (0..count).map(level).collect()
     }
@@ -321,6 +374,14 @@ impl FeatureCache {
         self.entries.clear();
         self.order.clear();
         self.stats.bytes = 0;
+    }
+}
+
+/// One below the other; a single one is not copied.
+fn stacked(tape: &mut Tape<'_>, parts: &[&Var]) -> Result<Var, ModelError> {
+    match parts {
+        [one] => Ok((*one).clone()),
+        all => Ok(ops::concat_rows(tape, all)?),
     }
 }
 

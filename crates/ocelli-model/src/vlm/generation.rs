@@ -26,6 +26,7 @@ impl Vlm {
     fn read_from(&self, parts: &[(&Context, usize)]) -> Result<Vec<Prompt>, ModelError> {
         let mut images: Vec<&ImageSpan> = Vec::new();
         for (context, from) in parts {
+            self.check_room(context)?;
             let inside = context.images().iter().any(|i| i.rows.start < *from && *from < i.rows.end);
             if *from > context.len() || inside {
                 let why = format!("a context of {} tokens cannot be read from {from} on", context.len());
@@ -54,6 +55,26 @@ impl Vlm {
             prompts.push(Prompt { ids: context.ids()[*from..].to_vec(), splices, positions });
         }
         Ok(prompts)
+    }
+
+    /// The dialogue leaves room for an answer; checked before any picture goes through the tower.
+    fn check_room(&self, context: &Context) -> Result<(), ModelError> {
+        let most = self.text.config().context();
+        if context.len() < most {
+            return Ok(());
+        }
+        let pictures = context.images().len();
+        let of_pictures: usize = context.images().iter().map(|i| i.rows.len()).sum();
+        let whose = match pictures {
+            0 => String::new(),
+            1 => format!(", {of_pictures} of them for 1 picture"),
+            n => format!(", {of_pictures} of them for {n} pictures"),
+        };
+        Err(ModelError::Request(format!(
+            "the dialogue takes {} tokens{whose}, and the model's context is {most}: there is no room for an answer. {}",
+            context.len(),
+            if pictures > 0 { "Show fewer or smaller pictures" } else { "Shorten it" }
+        )))
     }
 
     /// Multimodal positions of the tokens from `from` on, counted from there.

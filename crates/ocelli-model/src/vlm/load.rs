@@ -24,6 +24,9 @@ use crate::text::{Keep, TextModel};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{SaveDtype, TensorSpec};
 
+/// Where a saved model keeps its adapters apart.
+const ADAPTERS: &str = "adapter";
+
 /// How a checkpoint is taken into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -80,7 +83,7 @@ impl Vlm {
         let text = TextModel::load(&mut params, weights, &config.text, &parts.text, options.language)?;
         let mut this = Self::assemble(params, text, config, eyes, checkpoint.tokenizer.clone())?;
         this.stored_shapes = Arc::new(stored_shapes(&this.params, &specs));
-        this.chat = checkpoint.chat.clone();
+        this.set_chat(checkpoint.chat.clone());
         this.eos_ids = checkpoint.eos_ids.clone();
         this.side_files = Arc::new(checkpoint.side_files()?);
         this.read_preprocessor()?;
@@ -109,7 +112,7 @@ impl Vlm {
         let tokenizer = tiny::tokenizer()?;
         let mut this = Self::assemble(params, text, model_config, eyes, Some(tokenizer))?;
         this.stored_shapes = Arc::new(stored_shapes(&this.params, &specs));
-        this.chat = Some(ChatTemplate::new(&tiny::chat_template(tiny::IMAGE), tiny::special_tokens())?);
+        this.set_chat(Some(ChatTemplate::new(&tiny::chat_template(tiny::IMAGE), tiny::special_tokens())?));
         this.eos_ids = this.config.eos_ids();
         this.side_files = Arc::new(files);
         this.read_preprocessor()?;
@@ -150,7 +153,7 @@ impl Vlm {
         files.push(("chat_template.jinja".into(), chat.source().as_bytes().to_vec()));
         let mut this = Self::assemble(params, decoder, config, Some(eyes), text.tokenizer.clone())?;
         this.stored_shapes = Arc::new(stored_shapes(&this.params, &specs));
-        this.chat = Some(chat);
+        this.set_chat(Some(chat));
         this.eos_ids = text.eos_ids.clone();
         this.side_files = Arc::new(files);
         this.read_preprocessor()?;
@@ -184,12 +187,22 @@ impl Vlm {
             limits: ImageLimits::default(),
             tokenizer,
             chat: None,
+            picture_mark: None,
             eyes,
             placeholder,
             value_head: None,
+            adapters: None,
             side_files: Arc::default(),
             stored_shapes: Arc::default(),
         })
+    }
+
+    /// Sets the chat template, and how pictures get into a dialogue if the template of an InternVL cannot write them.
+    fn set_chat(&mut self, chat: Option<ChatTemplate>) {
+        let intern = internvl::MODEL_TYPES.contains(&self.config.model_type.as_str());
+        let mark = self.placeholder.filter(|_| intern).and_then(|p| self.tokenizer.as_ref()?.token(p.token));
+        self.picture_mark = mark.filter(|mark| chat.as_ref().is_some_and(|c| !c.writes_pictures_as(mark)));
+        self.chat = chat;
     }
 
     /// `preprocessor_config.json`, or the part `image_processor` of `processor_config.json`.
@@ -211,13 +224,17 @@ impl Vlm {
     }
 
     /// Writes the model in its checkpoint's layout, so that what reads the original reads this: weights under their own
-    /// names (adapters merged), configuration, tokenizer, templates, and the value head beside them.
+    /// names (adapters merged), configuration, tokenizer, templates, and the value head beside them. Adapters are also kept apart,
+    /// in `adapter/` in PEFT's layout, for the checkpoint that the model was loaded from.
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<(), ModelError> {
         let shape = |id: ParamId| self.stored_shapes.get(&id).cloned();
         let base = |name: &str| !value_head::is_head(name);
         save_chosen(dir, &self.params, self.text.linears(), dtype, base, shape)?;
         if let Some(head) = &self.value_head {
             head.save(&self.params, dir)?;
+        }
+        if let Some(config) = &self.adapters {
+            self.save_adapters(&dir.join(ADAPTERS), config, "")?;
         }
         for (name, bytes) in self.side_files.iter() {
             ocelli_data::io::write_atomic(&dir.join(name), bytes)?;

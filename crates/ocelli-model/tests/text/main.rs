@@ -5,6 +5,7 @@ mod hub;
 mod invariants;
 mod parity;
 mod reference;
+mod rope;
 mod streaming;
 mod tiny;
 mod weights;

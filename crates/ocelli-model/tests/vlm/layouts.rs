@@ -41,7 +41,7 @@ fn own_name(name: &str) -> Option<String> {
 }
 
 /// The fixture's InternVL as a checkpoint of `model_type`, with the settings files of those checkpoints.
-fn write_own(family: &Value, model_type: &str, dir: &Path) {
+pub(crate) fn write_own(family: &Value, model_type: &str, dir: &Path) {
     let mut tensors = Vec::new();
     for (name, mut shape) in parameters(family) {
         let Some(own) = own_name(&name) else { continue };

@@ -7,3 +7,4 @@ mod native;
 mod parts;
 mod pictures;
 mod reference;
+mod text_templates;

@@ -2,7 +2,9 @@
 
 use ocelli_data::{Span, SpanKind, Status, Trajectory};
 use ocelli_model::vlm::{LoadOptions, Part, Vlm};
-use ocelli_model::{Checkpoint, LoraConfig, ModelError, SaveDtype, text::Keep};
+use ocelli_model::{
+    Checkpoint, LoraConfig, ModelError, SaveDtype, SaveTensor, Weights, save_safetensors, text::Keep,
+};
 use ocelli_tensor::{AdamW, AdamWConfig, AdamWGroup, DType, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -121,9 +123,104 @@ fn adapters_on_a_model_that_sees_train_alone_and_are_saved_merged_or_apart() {
         assert!(off < 5e-5, "{name}: merged, the logits are off by {off}");
 
         vlm.save_adapters(apart.path(), &config, "base").unwrap();
+        // What a saved model keeps apart is the same, and names no base.
+        let read = |path: &std::path::Path, file: &str| std::fs::read(path.join(file)).unwrap();
+        let beside = merged.path().join("adapter");
+        let file = "adapter_model.safetensors";
+        assert_eq!(read(&beside, file), read(apart.path(), file), "{name}");
+        let settings: serde_json::Value =
+            serde_json::from_slice(&read(&beside, "adapter_config.json")).unwrap();
+        assert!(settings["base_model_name_or_path"].is_null(), "{name}");
+        // The names that PEFT gives the modules of transformers' classes (printed by PEFT 0.21 over transformers 5.23).
+        let weights = Weights::open(&apart.path().join(file)).unwrap();
+        let first = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight";
+        assert!(weights.contains(first), "{name}: {:?}", weights.names().next());
+        assert_eq!(
+            settings["target_modules"],
+            "model\\.language_model\\..*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+        );
         let mut loaded = open();
         assert_eq!(loaded.load_adapters(apart.path(), Keep::Frozen(DType::F32)).unwrap(), config);
         assert_eq!(logits(&loaded, &contexts[1]), adapted, "{name}: apart");
+
+        // Under the checkpoint's names, as with older versions of transformers, and with a list of last parts.
+        let old = tempfile::tempdir().unwrap();
+        let tensors: Vec<SaveTensor<'_>> = added
+            .iter()
+            .map(|&id| {
+                let p = vlm.params.get(id).unwrap();
+                let values = p.value().to_vec().into();
+                SaveTensor {
+                    name: format!("base_model.model.{}", p.name()),
+                    shape: p.value().shape().to_vec(),
+                    values,
+                }
+            })
+            .collect();
+        save_safetensors(old.path(), "adapter_model", &tensors, SaveDtype::F32, usize::MAX).unwrap();
+        let mut settings = settings;
+        settings["target_modules"] = serde_json::json!(config.targets);
+        let path = old.path().join("adapter_config.json");
+        std::fs::write(&path, settings.to_string()).unwrap();
+        let mut loaded = open();
+        assert_eq!(loaded.load_adapters(old.path(), Keep::Frozen(DType::F32)).unwrap(), config);
+        assert_eq!(logits(&loaded, &contexts[1]), adapted, "{name}: older names");
+
+        // Settings that would change the numbers are not passed over, and neither are layers that the model does not have.
+        settings["alpha_pattern"] = serde_json::json!({"q_proj": 1});
+        std::fs::write(&path, settings.to_string()).unwrap();
+        let error = open().load_adapters(old.path(), Keep::Trainable).unwrap_err().to_string();
+        assert!(error.contains("alpha_pattern"), "{name}: {error}");
+        settings["alpha_pattern"] = serde_json::json!({});
+        std::fs::write(&path, settings.to_string()).unwrap();
+        let mut stray = tensors;
+        stray[0].name = "base_model.model.nowhere.lora_A.weight".into();
+        save_safetensors(old.path(), "adapter_model", &stray, SaveDtype::F32, usize::MAX).unwrap();
+        let error = open().load_adapters(old.path(), Keep::Trainable).unwrap_err().to_string();
+        assert!(error.contains("nowhere"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn pictures_that_do_not_fit_the_context_are_refused_before_the_tower() {
+    let vlm = small();
+    let pictures: Vec<Vec<u8>> = (0..20).map(|seed| png(32, 32, seed)).collect();
+    let (album, hashes) = album(&pictures);
+    let context = ask(&vlm, &album, &hashes, "How many?");
+    // 32 x 32 pixels are 16 tokens; the context has 256.
+    let error = vlm.generation_prompt(&context, 0).unwrap_err().to_string();
+    let tokens = context.len();
+    for part in [&format!("takes {tokens} tokens"), "320 of them for 20 pictures", "context is 256"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(vlm.feature_stats().computed, 0);
+    assert!(vlm.generation_prompt(&ask(&vlm, &album, &hashes[..9], "How many?"), 0).is_ok());
+}
+
+#[test]
+fn features_of_a_picture_are_the_same_bits_whatever_is_computed_with_it() {
+    let fixture = fixture();
+    for name in FAMILIES {
+        let load = || {
+            let mut vlm = reference::load(&fixture["families"][name]);
+            vlm.set_trainable(Part::Tower, false).unwrap();
+            vlm
+        };
+        let vlm = load();
+        let contexts = contexts(&fixture, &vlm, name);
+        // Together, then the second one alone in a model whose cache is empty: log-probabilities are computed from kept states.
+        let both = logits(&vlm, &contexts[1]);
+        let again = logits(&vlm, &contexts[1]);
+        assert_eq!(both, again, "{name}: from the cache");
+        assert_eq!(vlm.feature_stats().computed, 2, "{name}");
+        let fresh = load();
+        logits(&fresh, &contexts[0]);
+        assert_eq!(logits(&fresh, &contexts[1]), both, "{name}: one picture was there already");
+        // One pass over both pictures, as training it computes them, gives the same to rounding.
+        let trained = reference::load(&fixture["families"][name]);
+        let (a, _) = loss_and_grads(&trained, &contexts, false);
+        let (b, _) = loss_and_grads(&vlm, &contexts, false);
+        assert!((a - b).abs() < 1e-6, "{name}: {a} {b}");
     }
 }
 
