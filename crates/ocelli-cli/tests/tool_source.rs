@@ -123,7 +123,7 @@ fn training_takes_remote_tools_and_is_told_first_where_there_are_none() {
     refused("unknown", &remote(&server.1, "fly"), &["fly", "does not offer"]);
     refused("misspelt", "[\"mesure\"]", &["mesure", "measure"]);
     refused("field", "{ nmaes = [] }", &["nmaes"]);
-    refused("token", &remote(&server.1, "crop").replace("TOOLS_TOKEN", "NO_SUCH_TOKEN"), &["NO_SUCH_TOKEN"]);
+    refused("secret", &remote(&server.1, "crop").replace("TOOLS_TOKEN", "NO_SUCH_TOKEN"), &["NO_SUCH_TOKEN"]);
     let url = server.1.clone();
     drop(server);
     refused("absent", &remote(&url, "crop"), &[&url, "tools.remote"]);

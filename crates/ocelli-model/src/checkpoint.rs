@@ -45,8 +45,11 @@ impl Checkpoint {
         let config = ModelConfig::read(&dir.join("config.json"))?;
         let weights = Weights::open(dir)?;
         let tokenizer_path = dir.join("tokenizer.json");
-        let tokenizer = tokenizer_path.exists().then(|| Tokenizer::from_file(&tokenizer_path)).transpose()?;
         let tokenizer_config = read_object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let tokenizer = match tokenizer_path.exists() {
+            true => Some(Tokenizer::from_file(&tokenizer_path)?),
+            false => Tokenizer::from_vocabulary(dir, &tokenizer_config)?,
+        };
         let special = SpecialTokens::from_config(&tokenizer_config);
         let chat = chat_source(dir, &tokenizer_config)?
             .map(|source| ChatTemplate::new(&source, special.clone()))

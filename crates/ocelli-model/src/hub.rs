@@ -30,10 +30,13 @@ pub struct Hub {
 }
 
 /// Files other than weights that a checkpoint may have; all are small.
-pub(crate) const SIDE_FILES: [&str; 9] = [
+pub(crate) const SIDE_FILES: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -120,7 +123,10 @@ impl Hub {
             }
             done.map_err(|e| format!("{file}: {e}"))
         };
-        for file in SIDE_FILES.into_iter().filter(|f| has(f)) {
+        // The vocabulary in pieces is only wanted where it is not there whole.
+        let pieces = ["vocab.json", "merges.txt", "added_tokens.json"];
+        let wanted = |f: &&str| has(f) && !(has("tokenizer.json") && pieces.contains(f));
+        for file in SIDE_FILES.into_iter().filter(wanted) {
             get(file)?;
         }
         if has(WEIGHTS) {

@@ -1,4 +1,5 @@
-//! Text to token ids and back: a checkpoint's `tokenizer.json`, or the byte-level BPE that a GGUF file carries.
+//! Text to token ids and back: a checkpoint's `tokenizer.json`, the byte-level BPE of its `vocab.json` and `merges.txt`, or the one that a
+//! GGUF file carries.
 //!
 //! Both run on the `tokenizers` crate, the reference's own engine. A GGUF file names its pre-tokenizer (`smollm`,
 //! `qwen2` ...); [`Tokenizer::from_gguf`] writes the `tokenizer.json` that the hub has for it, so that a model can be
@@ -87,6 +88,55 @@ impl Tokenizer {
         let added = inner.get_added_tokens_decoder();
         let guard = Guard::new(added.into_values().map(|t| (t.content, t.special)));
         Ok(Self { inner, path: path.to_owned(), guard })
+    }
+
+    /// Builds the byte-level BPE of `vocab.json` and `merges.txt`, which older checkpoints have in place of a `tokenizer.json` (Qwen2's, and
+    /// with it InternVL2.5's); `config` is their `tokenizer_config.json`. `None` where there are no such files, or of another class of
+    /// tokenizer than Qwen2's and GPT-2's.
+    ///
+    /// # Errors
+    /// A file that is no vocabulary; added tokens whose ids leave a gap.
+    pub fn from_vocabulary(dir: &Path, config: &Map<String, Value>) -> Result<Option<Self>, ModelError> {
+        let (path, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
+        if !path.exists() || !merges.exists() {
+            return Ok(None);
+        }
+        let object = |path: &Path| -> Result<Map<String, Value>, ModelError> {
+            serde_json::from_slice(&read_bounded(path, MAX_TOKENIZER_BYTES)?)
+                .map_err(|e| error(path, format!("not a JSON object: {e}")))
+        };
+        let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+        let Some(rules) = Rules::of_class(class) else { return Ok(None) };
+        let vocab = object(&path)?;
+        let text = String::from_utf8(read_bounded(&merges, MAX_TOKENIZER_BYTES)?)
+            .map_err(|e| error(&merges, format!("not UTF-8: {e}")))?;
+        let mut pairs = Vec::new();
+        for (i, line) in text.lines().enumerate() {
+            if line.is_empty() || (i == 0 && line.starts_with("#version")) {
+                continue;
+            }
+            let Some((a, b)) = line.split_once(' ') else {
+                return Err(error(
+                    &merges,
+                    format!("line {}: `{line}` is not two tokens and a space", i + 1),
+                ));
+            };
+            pairs.push(json!([a, b]));
+        }
+        let side = dir.join("added_tokens.json");
+        let more = if side.exists() { object(&side)? } else { Map::new() };
+        let added = added_tokens(config, &more);
+        let json = rules.json(vocab, pairs, added.iter().map(|(id, token)| with_id(*id, token)).collect());
+        let this = Self::from_bytes(json.to_string().as_bytes(), &path)?;
+        for (id, token) in &added {
+            let content = token["content"].as_str().unwrap_or_default();
+            if this.id(content).map(u64::from) != Some(*id) {
+                let why =
+                    format!("added token `{content}` should have id {id}, but tokens before it are missing");
+                return Err(error(&path, why));
+            }
+        }
+        Ok(Some(this))
     }
 
     /// Builds the tokenizer that a GGUF file describes.
@@ -203,24 +253,9 @@ fn gguf_tokenizer_json(gguf: &Gguf) -> Result<Value, ModelError> {
             return Err(gguf.bad("tokenizer.ggml.token_type", &expected));
         }
     };
-    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-    let split = |pattern: &str| {
-        json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
-            byte_level(false),
-        ]})
-    };
     let pre = gguf.text("tokenizer.ggml.pre").unwrap_or("gpt-2");
-    let (pre_tokenizer, normalizer, ignore_merges) = match pre {
-        "gpt-2" | "default" => (byte_level(true), Value::Null, false),
-        "smollm" => {
-            let digits = json!({"type": "Digits", "individual_digits": true});
-            (json!({"type": "Sequence", "pretokenizers": [digits, byte_level(true)]}), Value::Null, false)
-        }
-        "qwen2" => (split(&gpt4_split("\\p{N}")), json!({"type": "NFC"}), false),
-        "llama-bpe" => (split(&gpt4_split("\\p{N}{1,3}")), Value::Null, true),
-        _ => return Err(gguf.bad("tokenizer.ggml.pre", "one of gpt-2, smollm, qwen2, llama-bpe")),
-    };
+    let known = "one of gpt-2, smollm, qwen2, llama-bpe";
+    let rules = Rules::of_gguf(pre).ok_or_else(|| gguf.bad("tokenizer.ggml.pre", known))?;
     let mut vocab = Map::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
         if vocab.insert(token.clone(), id.into()).is_some() {
@@ -245,19 +280,104 @@ fn gguf_tokenizer_json(gguf: &Gguf) -> Result<Value, ModelError> {
                    "normalized": false, "special": *kind == 3})
         })
         .collect();
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": added,
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
-        "decoder": byte_level(true),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": ignore_merges, "vocab": vocab, "merges": pairs,
-        },
-    }))
+    Ok(rules.json(vocab, pairs, added))
+}
+
+/// Added tokens by id: those of `tokenizer_config.json`, then those that only `added_tokens.json` names.
+fn added_tokens(config: &Map<String, Value>, more: &Map<String, Value>) -> Vec<(u64, Value)> {
+    let mut added: Vec<(u64, Value)> = config
+        .get("added_tokens_decoder")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(id, token)| Some((id.parse().ok()?, token.clone())))
+        .filter(|(_, token)| token.get("content").is_some_and(Value::is_string))
+        .collect();
+    let special: Vec<&str> = config
+        .get("additional_special_tokens")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|t| t.as_str().or_else(|| t.get("content")?.as_str()))
+        .collect();
+    for (content, id) in more {
+        let Some(id) = id.as_u64().filter(|id| added.iter().all(|(known, _)| known != id)) else { continue };
+        let is_special = special.contains(&content.as_str()) || content.starts_with("<|");
+        added.push((id, json!({"content": content, "special": is_special})));
+    }
+    added.sort_by_key(|(id, _)| *id);
+    added
+}
+
+/// A token of `added_tokens_decoder` as `tokenizer.json` lists it.
+fn with_id(id: u64, token: &Value) -> Value {
+    let flag = |key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
+    json!({"id": id, "content": token["content"], "single_word": flag("single_word"), "lstrip": flag("lstrip"),
+           "rstrip": flag("rstrip"), "normalized": flag("normalized"), "special": flag("special")})
+}
+
+/// What a family of byte-level BPEs does besides its vocabulary.
+struct Rules {
+    pre_tokenizer: Value,
+    normalizer: Value,
+    ignore_merges: bool,
+}
+
+impl Rules {
+    fn new(pre_tokenizer: Value, normalizer: Value, ignore_merges: bool) -> Self {
+        Self { pre_tokenizer, normalizer, ignore_merges }
+    }
+
+    /// By the name of the pre-tokenizer in a GGUF file.
+    fn of_gguf(pre: &str) -> Option<Self> {
+        let split = |pattern: &str| {
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+                byte_level(false),
+            ]})
+        };
+        Some(match pre {
+            "gpt-2" | "default" => Self::new(byte_level(true), Value::Null, false),
+            "smollm" => {
+                let digits = json!({"type": "Digits", "individual_digits": true});
+                let both = json!({"type": "Sequence", "pretokenizers": [digits, byte_level(true)]});
+                Self::new(both, Value::Null, false)
+            }
+            "qwen2" => Self::new(split(&gpt4_split("\\p{N}")), json!({"type": "NFC"}), false),
+            "llama-bpe" => Self::new(split(&gpt4_split("\\p{N}{1,3}")), Value::Null, true),
+            _ => return None,
+        })
+    }
+
+    /// By `tokenizer_class`.
+    fn of_class(class: &str) -> Option<Self> {
+        match class.trim_end_matches("Fast") {
+            "Qwen2Tokenizer" => Self::of_gguf("qwen2"),
+            "GPT2Tokenizer" => Self::of_gguf("gpt-2"),
+            _ => None,
+        }
+    }
+
+    /// The content of `tokenizer.json`.
+    fn json(self, vocab: Map<String, Value>, merges: Vec<Value>, added: Vec<Value>) -> Value {
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": added,
+            "normalizer": self.normalizer,
+            "pre_tokenizer": self.pre_tokenizer,
+            "post_processor": null,
+            "decoder": byte_level(true),
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                "ignore_merges": self.ignore_merges, "vocab": vocab, "merges": merges,
+            },
+        })
+    }
+}
+
+fn byte_level(use_regex: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
 }
 
 /// The splitting pattern that GPT-4's tokenizer introduced; families differ in how many digits stay together.

@@ -29,6 +29,7 @@ mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod self_test;
+mod still;
 pub mod tiny;
 mod value_head;
 

@@ -172,8 +172,8 @@ fn content(said: &str, pictures: &[ContentHash]) -> anyhow::Result<Vec<Part>> {
     }
     anyhow::ensure!(
         marks == pictures.len(),
-        "the prompt has {marks} places for pictures ({MARK}), and --image names {}: give one --image for each place, or no {MARK} \
-         at all to show the pictures before the prompt",
+        "{MARK} stands {marks} times in the prompt, and --image is given {} times: give one --image for each {MARK}, or no {MARK} at all \
+         to show the pictures before the prompt",
         pictures.len()
     );
     let mut content = Vec::new();
@@ -242,15 +242,15 @@ mod tests {
     #[test]
     fn pictures_stand_at_their_marks_or_first() {
         let [a, b] = [b"a", b"b"].map(|bytes| ContentHash::of(bytes));
-        let (picture, text) = (|h| Part::image(h), |t: &str| Part::text(t));
-        assert_eq!(content("Which?", &[a, b]).unwrap(), [picture(a), picture(b), text("Which?")]);
+        let shown = |said: &str, pictures: &[ContentHash]| content(said, pictures).unwrap();
+        assert_eq!(shown("Which?", &[a, b]), [Part::image(a), Part::image(b), Part::text("Which?")]);
         assert_eq!(
-            content("Is <image> older than <image>?", &[a, b]).unwrap(),
-            [text("Is "), picture(a), text(" older than "), picture(b), text("?")]
+            shown("Is <image> older than <image>?", &[a, b]),
+            [Part::text("Is "), Part::image(a), Part::text(" older than "), Part::image(b), Part::text("?"),]
         );
-        assert_eq!(content("<image><image>", &[b, a]).unwrap(), [picture(b), picture(a)]);
-        assert_eq!(content("What is <image> in HTML?", &[]).unwrap(), [text("What is <image> in HTML?")]);
+        assert_eq!(shown("<image><image>", &[b, a]), [Part::image(b), Part::image(a)]);
+        assert_eq!(shown("What is <image> in HTML?", &[]), [Part::text("What is <image> in HTML?")]);
         let error = content("Is <image> old?", &[a, b]).unwrap_err().to_string();
-        assert!(error.contains("1 places") && error.contains("--image names 2"), "{error}");
+        assert!(error.contains("stands 1 times") && error.contains("given 2 times"), "{error}");
     }
 }

@@ -8,10 +8,12 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_data::ContentHash;
-use ocelli_tensor::{DType, Mode, ParamId, Params, Tape, Tensor, Var, ops};
+use ocelli_tensor::ops::{self, Linear};
+use ocelli_tensor::{DType, Mode, ParamId, Params, Tape, Tensor, Var};
 use rayon::prelude::*;
 
 use super::context::ImageSpan;
+use super::still::StillEmbedding;
 use super::{internvl, patching::Patching, qwen2_5_vl, qwen2_vl, qwen3_vl};
 use crate::ModelError;
 use crate::config::Fields;
@@ -20,8 +22,11 @@ use crate::image::{Grid, ImagePatches, Normalise, Preprocessor, QwenPreprocessor
 
 /// From patches `[P, C]` to states `[P, E]`, rows in merge-block order.
 pub(crate) trait Tower: Debug + Send + Sync {
-    /// The states that the projector reads: usually one, with DeepStack several, the last of them last.
-    fn forward(&self, tape: &mut Tape<'_>, patches: &Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError>;
+    /// The layer from patches `[P, C]` to what `forward` takes.
+    fn patch_embed(&self) -> Linear;
+
+    /// From embedded patches `[P, E]` to the states that the projector reads: usually one, with DeepStack several, the last of them last.
+    fn forward(&self, tape: &mut Tape<'_>, embedded: Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError>;
 }
 
 /// From the states of a tower to rows of the language model's width.
@@ -244,8 +249,13 @@ impl Eyes {
                 row = end;
             }
         }
+        let still = StillEmbedding::new(params, self.tower.patch_embed(), &self.preprocessor)?;
         let one = |&(pixels, dim, grid): &(&[f32], usize, Grid)| {
-            self.pass(&mut Tape::inference(params), &[pixels], dim, &[grid])
+            let mut tape = Tape::inference(params);
+            match &still {
+                Some(still) => self.tower.forward(&mut tape, still.forward(grid.len(), pixels)?, &[grid]),
+                None => self.pass(&mut tape, &[pixels], dim, &[grid]),
+            }
         };
         let computed: Vec<Vec<Var>> = crops.par_iter().with_max_len(1).map(one).collect::<Result<_, _>>()?;
         let mut computed = computed.into_iter();
@@ -284,8 +294,11 @@ impl Eyes {
                 values
             }
         };
-        let values = values.to_dtype(tape.params().compute_dtype());
-        self.tower.forward(tape, &Var::constant(values), grids)
+        let patches = Var::constant(values.to_dtype(tape.params().compute_dtype()));
+        drop(values);
+        let embedded = ops::linear(tape, &patches, self.tower.patch_embed())?;
+        drop(patches);
+        self.tower.forward(tape, embedded, grids)
     }
 
     /// States of a frozen tower: from the cache, or computed without recording and put there.

@@ -257,14 +257,17 @@ impl VisionTower {
 }
 
 impl Tower for VisionTower {
+    fn patch_embed(&self) -> Linear {
+        self.patch_embed
+    }
+
     /// Rows in merge-block order, as the other towers give them.
-    fn forward(&self, tape: &mut Tape<'_>, patches: &Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
+    fn forward(&self, tape: &mut Tape<'_>, embedded: Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
         let Some(grid) = grids.first() else { return Err(ModelError::Request("no tiles".into())) };
         let (n, tiles) = (grid.len(), grids.len());
-        let x = ops::linear(tape, patches, self.patch_embed)?;
         let class = tape.param(self.class)?;
-        let pool = ops::concat_rows(tape, &[&class, &x])?;
-        drop(x);
+        let pool = ops::concat_rows(tape, &[&class, &embedded])?;
+        drop(embedded);
         // Row 0 of the pool is the class token, which stands in front of the n patches of every tile.
         let rows: Vec<usize> =
             (0..tiles).flat_map(|t| std::iter::once(0).chain(1 + t * n..1 + (t + 1) * n)).collect();

@@ -59,19 +59,27 @@ mod tests {
     #[test]
     fn pictures_are_written_where_the_references_code_writes_them() {
         let picture = || Part::image(ContentHash::of(b"x"));
-        let text = |t: &str| Part::text(t);
         // What `chat` and the callers that are named above make of the same messages.
         let cases: [(Vec<Part>, &str); 7] = [
-            (vec![picture(), text("How many?")], "<image>\nHow many?"),
-            (vec![picture(), picture(), text("Which?")], "<image>\n<image>\nWhich?"),
-            (vec![picture(), text("\nHow many?")], "<image>\nHow many?"),
+            (vec![picture(), Part::text("How many?")], "<image>\nHow many?"),
+            (vec![picture(), picture(), Part::text("Which?")], "<image>\n<image>\nWhich?"),
+            (vec![picture(), Part::text("\nHow many?")], "<image>\nHow many?"),
             (
-                vec![text("Image-1: "), picture(), text("\nImage-2: "), picture(), text("\nWhich?")],
+                vec![
+                    Part::text("Image-1: "),
+                    picture(),
+                    Part::text("\nImage-2: "),
+                    picture(),
+                    Part::text("\nWhich?"),
+                ],
                 "Image-1: <image>\nImage-2: <image>\nWhich?",
             ),
-            (vec![text("Is "), picture(), text(" like "), picture(), text("?")], "Is <image> like <image>?"),
+            (
+                vec![Part::text("Is "), picture(), Part::text(" like "), picture(), Part::text("?")],
+                "Is <image> like <image>?",
+            ),
             (vec![picture()], "<image>"),
-            (vec![text("only "), text("text")], "only text"),
+            (vec![Part::text("only "), Part::text("text")], "only text"),
         ];
         for (parts, expected) in cases {
             let message = Message::user(parts);

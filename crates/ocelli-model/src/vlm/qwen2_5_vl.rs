@@ -90,7 +90,11 @@ impl VisionTower {
 }
 
 impl Tower for VisionTower {
-    fn forward(&self, tape: &mut Tape<'_>, patches: &Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
+    fn patch_embed(&self) -> Linear {
+        self.patch_embed
+    }
+
+    fn forward(&self, tape: &mut Tape<'_>, embedded: Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
         let c = &self.config;
         let unit = c.merge * c.merge;
         let (order, windows) = window_order(grids, c.merge, c.window);
@@ -102,8 +106,8 @@ impl Tower for VisionTower {
         let rope = axial_rope(&positions, c.width / c.heads, c.theta)?;
 
         // Embedded first and put into window order afterwards: a row of the tower is narrower than a patch.
-        let x = ops::linear(tape, patches, self.patch_embed)?;
-        let mut x = ops::gather_rows(tape, &x, &rows)?;
+        let mut x = ops::gather_rows(tape, &embedded, &rows)?;
+        drop(embedded);
         for (i, block) in self.blocks.iter().enumerate() {
             let layout = if c.full_blocks.contains(&i) { &whole } else { &inside };
             x = block.forward(tape, &x, layout, Some(&rope))?;

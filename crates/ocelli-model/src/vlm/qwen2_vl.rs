@@ -8,7 +8,7 @@
 //! Attention runs over all patches of a picture, with axial rotary positions. In the configuration `embed_dim` is E and
 //! `hidden_size` is D, the language model's width.
 
-use ocelli_tensor::ops::{self, Activation, Linear};
+use ocelli_tensor::ops::{Activation, Linear};
 use ocelli_tensor::{Tape, Var};
 
 use super::patching::{Patching, activation};
@@ -79,10 +79,14 @@ impl VisionTower {
 }
 
 impl Tower for VisionTower {
-    fn forward(&self, tape: &mut Tape<'_>, patches: &Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
+    fn patch_embed(&self) -> Linear {
+        self.patch_embed
+    }
+
+    fn forward(&self, tape: &mut Tape<'_>, embedded: Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
         let layout = full_layout(grids);
         let rope = axial_rope(&grid_positions(grids, self.merge)?, self.head_dim, self.theta)?;
-        let mut x = ops::linear(tape, patches, self.patch_embed)?;
+        let mut x = embedded;
         for block in &self.blocks {
             x = block.forward(tape, &x, &layout, Some(&rope))?;
         }

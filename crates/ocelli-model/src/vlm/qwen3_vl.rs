@@ -95,17 +95,20 @@ impl VisionTower {
 }
 
 impl Tower for VisionTower {
+    fn patch_embed(&self) -> Linear {
+        self.patch_embed
+    }
+
     /// The states after the deepstack blocks, then the last state.
-    fn forward(&self, tape: &mut Tape<'_>, patches: &Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
+    fn forward(&self, tape: &mut Tape<'_>, embedded: Var, grids: &[Grid]) -> Result<Vec<Var>, ModelError> {
         let c = &self.config;
         let layout = full_layout(grids);
         let places = grid_positions(grids, c.merge)?;
         let rope = axial_rope(&places, c.width / c.heads, c.theta)?;
         let table = tape.param(self.positions)?;
         let learned = ops::mix_rows(tape, &table, &resampled(grids, &places, c.side))?;
-        let x = ops::linear(tape, patches, self.patch_embed)?;
-        let mut x = ops::add(tape, &x, &learned)?;
-        drop(learned);
+        let mut x = ops::add(tape, &embedded, &learned)?;
+        drop((embedded, learned));
         let mut levels = Vec::with_capacity(c.deepstack.len() + 1);
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(tape, &x, &layout, Some(&rope))?;

@@ -362,3 +362,47 @@ proptest! {
         }
     }
 }
+
+/// Qwen2's tokenizer as older checkpoints have it: a vocabulary, merges, and added tokens apart.
+#[test]
+fn a_vocabulary_in_pieces_is_read_as_the_tokenizer_that_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let tokens = [
+        "h", "e", "l", "o", "w", "r", "d", "1", "2", "\u{120}", "\u{10a}", "he", "ll", "hell", "hello",
+        "\u{120}w", "12",
+    ];
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+    write("vocab.json", &serde_json::Value::from(vocab).to_string());
+    write("merges.txt", "#version: 0.2\nh e\nl l\nhe ll\nhell o\n\u{120} w\n1 2\n");
+    write("added_tokens.json", r#"{"<|im_end|>": 17, "<img>": 18, "<tool_call>": 19}"#);
+    let config = serde_json::json!({
+        "tokenizer_class": "Qwen2Tokenizer",
+        "added_tokens_decoder": {
+            "17": {"content": "<|im_end|>", "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true},
+            "18": {"content": "<img>", "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true},
+        },
+    });
+    let config = config.as_object().unwrap();
+    let tokenizer = ocelli_model::Tokenizer::from_vocabulary(dir.path(), config).unwrap().unwrap();
+    // Transformers 5.23's Qwen2Tokenizer over the same files gives these ids; Qwen2 keeps digits apart.
+    let ids = [14, 15, 3, 5, 2, 6, 17, 18, 7, 8, 10, 19];
+    assert_eq!(tokenizer.encode("hello world<|im_end|><img>12\n<tool_call>").unwrap(), ids);
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "hello world<|im_end|><img>12\n<tool_call>");
+    assert_eq!(tokenizer.decode_plain(&ids).unwrap(), "hello world12\n<tool_call>");
+
+    write("added_tokens.json", r#"{"<tool_call>": 25}"#);
+    let error = ocelli_model::Tokenizer::from_vocabulary(dir.path(), config).unwrap_err().to_string();
+    assert!(error.contains("<tool_call>") && error.contains("25"), "{error}");
+    write("merges.txt", "#version: 0.2\nhe\n");
+    let error = ocelli_model::Tokenizer::from_vocabulary(dir.path(), config).unwrap_err().to_string();
+    assert!(error.contains("merges.txt") && error.contains("line 2"), "{error}");
+    // Other classes have other rules; without the files there is nothing to read.
+    let other = serde_json::json!({"tokenizer_class": "CLIPTokenizer"});
+    assert!(
+        ocelli_model::Tokenizer::from_vocabulary(dir.path(), other.as_object().unwrap()).unwrap().is_none()
+    );
+    std::fs::remove_file(dir.path().join("vocab.json")).unwrap();
+    assert!(ocelli_model::Tokenizer::from_vocabulary(dir.path(), config).unwrap().is_none());
+}

@@ -75,7 +75,8 @@ impl Measure {
         let (point, is_text) = point::inside(call, &self.image, pixels, label)?;
         match self.what {
             What::Bar | What::Share if is_text => Err(for_model(format!(
-                "{label:?} is a text at ({}, {}), which is no bar and no sector: give x and y of a point inside the bar or sector                  that it belongs to, or its colour as the label",
+                "{label:?} is a text at ({}, {}), which is no bar and no sector: give x and y of a point inside the bar or \
+                 sector that it belongs to, or its colour as the label",
                 point.0, point.1
             ))),
             _ => Ok(point),
