@@ -316,19 +316,18 @@ impl<'m> Engine<'m> {
 
     /// One forward pass for everything that is due.
     pub fn step(&mut self) -> Result<Step, ModelError> {
-        // Decoding is hundreds of parallel loops of some ten microseconds. Begun from outside the pool, each of them puts the caller to
-        // sleep and wakes a thread of the pool in its place; begun on one of its threads, none does.
-        rayon::scope(|_| self.step_on_the_pool())
+        // Decoding is hundreds of parallel loops of some ten microseconds.
+        on_workers(|| self.step_here())
     }
 
-    fn step_on_the_pool(&mut self) -> Result<Step, ModelError> {
+    fn step_here(&mut self) -> Result<Step, ModelError> {
         let mut step = Step::default();
         self.admit(&mut step)?;
         let taken = self.take_rows();
         if taken.iter().all(|&n| n == 0) {
             return Ok(step);
         }
-        let logits = on_workers(|| self.forward(&taken))?;
+        let logits = self.forward(&taken)?;
         let vocab = self.text.config().vocab_size;
         let mut row = 0;
         let mut samples: Vec<(&mut Box<Sequence>, &[f32])> = Vec::new();

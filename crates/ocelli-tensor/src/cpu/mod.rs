@@ -89,7 +89,7 @@ pub(crate) fn vectorize<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `f` on one of the threads that the parallel loops use. A loop that begins on another thread hands all of its work out and sleeps
-/// until it is done; one that begins here takes part in it. With some thousand loops a training step takes 2 to 5 % less time
+/// until it is done; one that begins here takes part in it. A training step of some thousand loops takes 2 to 5 % less time
 /// (`bench/compute.md`). `f` must not wait for a thread that may itself need the workers, nor hold a lock.
 pub fn on_workers<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
