@@ -1,5 +1,6 @@
 //! The table `tools` of a configuration, against a second process of our own server: rollouts, training and pipelines get
 //! tools of other servers, are told of a server that is not there before anything begins, and replay a recording offline.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
