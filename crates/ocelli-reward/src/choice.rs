@@ -24,9 +24,11 @@ pub fn single_letter(answer: &str) -> Option<char> {
 /// Removes brackets, emphasis and LaTeX text commands around a letter.
 fn strip_marks(s: &str) -> String {
     let mut s = s.trim().to_owned();
-    for command in ["\\textbf", "\\mathbf", "\\mathrm", "\\text", "\\mbox", "\\boxed", "\\rm"] {
-        if s.contains(command) {
-            s = s.replace(command, "");
+    if s.contains('\\') {
+        for command in ["\\textbf", "\\mathbf", "\\mathrm", "\\text", "\\mbox", "\\boxed", "\\rm"] {
+            if s.contains(command) {
+                s = s.replace(command, "");
+            }
         }
     }
     let marks = |c: char| {
@@ -90,13 +92,19 @@ pub fn read(answer: &str, options: &[String], count: usize) -> Option<Vec<usize>
 /// `A`, `AC`, `A, C`, `A and C`, `(B)`, `option b`, `选A`.
 fn letters_only(answer: &str, count: usize) -> Option<Vec<usize>> {
     let mut s = strip_marks(answer);
-    for word in ["Option", "option", "Choice", "choice", "Answer", "answer", "选项", "选择", "选", "答案"]
-    {
-        if s.contains(word) {
-            s = s.replace(word, " ");
-        }
+    // The words that may stand around letters, and letters themselves, are no longer together.
+    if s.is_empty() || s.len() > 128 {
+        return None;
     }
-    let s = strip_marks(&s);
+    if s.len() > 1 {
+        for word in ["Option", "option", "Choice", "choice", "Answer", "answer", "选项", "选择", "选", "答案"]
+        {
+            if s.contains(word) {
+                s = s.replace(word, " ");
+            }
+        }
+        s = strip_marks(&s);
+    }
     if s.is_empty() || s.len() > 64 {
         return None;
     }
@@ -127,6 +135,64 @@ fn letters_only(answer: &str, count: usize) -> Option<Vec<usize>> {
     }
     found.sort_unstable();
     (!found.is_empty()).then_some(found)
+}
+
+/// Letters that stand for options by themselves: those of at most twelve options.
+const OPTION_LETTERS: std::ops::RangeInclusive<char> = 'A'..='L';
+
+/// The options that a text names by capital letters and nothing else, sorted: `AC`, `A, C`, `A and C`, `(A)(C)`, `选AC`,
+/// `答案：B`, `Option B`. `None` for any other text, and where a letter stands twice.
+pub fn named_letters(text: &str) -> Option<Vec<char>> {
+    if text.len() > 64 {
+        return None;
+    }
+    let folded = normalise_unicode(text);
+    let mut rest = strip_marks(&folded);
+    const HEADS: [&str; 18] = [
+        "the answers are", "the answer is", "the correct answer is", "options", "option", "choices", "choice", "answers",
+        "answer", "正确答案", "所以", "答案", "故选", "应选", "选项", "选择", "选", "故",
+    ];
+    const LINKS: [&str; 5] = ["是", "为", ":", "is", "are"];
+    loop {
+        let before = rest.len();
+        let lower = rest.to_ascii_lowercase();
+        let head = HEADS.iter().find(|h| lower.starts_with(**h));
+        if let Some(head) = head {
+            rest = strip_marks(&rest[head.len()..]);
+        }
+        if before < folded.trim().len() || head.is_some() {
+            if let Some(tail) = LINKS.iter().find_map(|l| rest.strip_prefix(l)) {
+                rest = strip_marks(tail);
+            }
+        }
+        if rest.len() == before {
+            break;
+        }
+    }
+    let mut letters: Vec<char> = Vec::new();
+    for part in rest.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '、' | '&' | '(' | ')')) {
+        if matches!(part, "" | "and" | "和" | "与" | "及") {
+            continue;
+        }
+        for part in part.split(['和', '与', '及']).filter(|p| !p.is_empty()) {
+            for c in part.chars() {
+                if !OPTION_LETTERS.contains(&c) || letters.contains(&c) {
+                    return None;
+                }
+                letters.push(c);
+            }
+        }
+    }
+    letters.sort_unstable();
+    (!letters.is_empty()).then_some(letters)
+}
+
+/// The one option that a short text names by its letter, in whatever it says besides: `B. 12 cm`, `so it is (B)`.
+pub(crate) fn single_option(text: &str) -> Option<char> {
+    match read(text, &[], 12)?.as_slice() {
+        [one] => Some(char::from(b'A' + *one as u8)),
+        _ => None,
+    }
 }
 
 /// `B. text`, `(B) text`, `B: text`, `B) text`, `Option B ...`.
@@ -197,7 +263,8 @@ fn matching_options(answer: &str, options: &[String]) -> Vec<usize> {
     let same = |want: &dyn Fn(&str) -> bool| -> Vec<usize> {
         options.iter().enumerate().filter(|(_, o)| !is_label(o) && want(o)).map(|(i, _)| i).collect()
     };
-    let by_text = same(&|o| text::same(o, answer));
+    let normal = text::normalise(answer);
+    let by_text = same(&|o| !normal.is_empty() && text::normalise(o) == normal);
     if !by_text.is_empty() {
         return by_text;
     }
@@ -268,10 +335,10 @@ pub fn credit(gold: &[usize], chosen: &[usize], rule: Credit) -> f64 {
 
 /// Compares the options named in a response with the gold letters (`["A", "C"]`).
 ///
-/// A response whose answer names no option is `Different`: an answer was asked for among the options.
+/// A response whose answer names no option is `Different`: an answer was asked for among the options. A gold letter beyond
+/// the options leaves every answer `Unknown`.
 pub fn verify_choice(gold: &[String], options: &[String], response: &str) -> Verdict {
-    let highest = gold.iter().filter_map(|g| single_letter(g)).map(|c| c as usize - 'A' as usize + 1).max();
-    let count = if options.is_empty() { 26 } else { options.len().max(highest.unwrap_or(0)) };
+    let count = if options.is_empty() { 26 } else { options.len() };
     let mut wanted: Vec<usize> =
         gold.iter().filter_map(|g| single_letter(g)).filter_map(|c| letter_index(c, count)).collect();
     wanted.sort_unstable();
@@ -287,10 +354,15 @@ pub fn verify_choice(gold: &[String], options: &[String], response: &str) -> Ver
         span,
     };
     if wanted.is_empty() || wanted.len() != gold.len() {
+        let beyond = gold.iter().filter_map(|g| single_letter(g)).find(|c| letter_index(*c, count).is_none());
+        let why = match beyond {
+            Some(letter) => format!("the gold answer {letter} is none of the {count} options"),
+            None => "the gold answer is not a list of letters".to_owned(),
+        };
         return verdict(
             Outcome::Unknown,
             "choice",
-            "the gold answer is not a list of letters",
+            &why,
             Reading::default(),
             None,
             None,

@@ -136,7 +136,31 @@ fn answer_tag(text: &str) -> Option<Range<usize>> {
 }
 
 fn rfind_any(text: &str, words: &[&str]) -> Option<Range<usize>> {
-    words.iter().filter_map(|w| text.rfind(w).map(|at| at..at + w.len())).max_by_key(|r| r.start)
+    let mut found: Option<Range<usize>> = None;
+    for word in words {
+        // What stands before an earlier find cannot be the last.
+        let from = found.as_ref().map_or(0, |r| r.start);
+        if let Some(at) = rfind(&text.as_bytes()[from..], word.as_bytes()) {
+            found = Some(from + at..from + at + word.len());
+        }
+    }
+    found
+}
+
+/// The last place of a short word. Words of a marker are searched for in every response, and the general search of the
+/// standard library prepares itself anew for each.
+fn rfind(text: &[u8], word: &[u8]) -> Option<usize> {
+    // The rarest letter of the words that are searched for: `boxed{`, `nswer`, `<answer>`.
+    let anchor = word.iter().position(|b| matches!(b, b'x' | b'w' | b'W' | b'<')).unwrap_or(0);
+    let (&mark, after) = (word.get(anchor)?, word.len() - anchor);
+    let mut end = text.len();
+    while let Some(at) = text[..end].iter().rposition(|b| *b == mark) {
+        if at >= anchor && text.len() - at >= after && &text[at - anchor..at + after] == word {
+            return Some(at - anchor);
+        }
+        end = at;
+    }
+    None
 }
 
 /// Index behind the `}` that closes the brace opened just before `start`.
@@ -237,7 +261,7 @@ const CHINESE: [&str; 12] = [
 
 fn marker(text: &str) -> Option<Range<usize>> {
     let english = last_english_marker(text);
-    let chinese = rfind_any(text, &CHINESE);
+    let chinese = if text.is_ascii() { None } else { rfind_any(text, &CHINESE) };
     let found = english.into_iter().chain(chinese).max_by_key(|r| r.end)?;
     let mut start = found.end;
     let lead = |c: char| c.is_whitespace() || matches!(c, ':' | '：' | '*' | '_' | '=' | '>' | '"' | '“');

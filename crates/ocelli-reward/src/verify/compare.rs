@@ -2,6 +2,7 @@
 
 use super::expr::Expr;
 use super::identity::Decision;
+use super::numeral::english;
 use super::relation::{named_value, region};
 use super::scalar::{Context, all};
 use super::token::{Bracket, Relation};
@@ -59,6 +60,13 @@ impl Context<'_> {
                 if d.is_equal() { d.noted("brackets on one side only") } else { d }
             }
             (Matrix(g), Matrix(a)) => self.matrices(g, a),
+            // `[[1, 2], [3, 4]]`, and `{{1, 2}, {3, 4}}` of some programs.
+            (Matrix(g), Tuple { items, .. } | Set(items)) if let Some(a) = nested_rows(items) => {
+                self.matrices(g, &a)
+            }
+            (Tuple { items, .. } | Set(items), Matrix(a)) if let Some(g) = nested_rows(items) => {
+                self.matrices(&g, a)
+            }
             (Matrix(rows), Tuple { items, .. }) | (Tuple { items, .. }, Matrix(rows)) => {
                 let flat: Vec<Value> = rows.iter().flatten().cloned().map(Value::expr).collect();
                 if rows.len() > 1 && rows.iter().any(|r| r.len() > 1) {
@@ -88,8 +96,8 @@ impl Context<'_> {
     }
 
     fn text_with(&mut self, text: &str, other: &Value, text_is_gold: bool, index: usize) -> Decision {
-        if let Some(n) = text_rule::number_word(text) {
-            let word = Value::expr(Expr::int(n));
+        if let Some(n) = english(text) {
+            let word = Value::expr(Expr::Number(n));
             let d = if text_is_gold {
                 self.compare(&word, other, index)
             } else {
@@ -296,4 +304,17 @@ impl Context<'_> {
         };
         self.same_region(&g, &a)
     }
+}
+
+/// Rows of a matrix written as a list of lists of expressions, all of one length.
+fn nested_rows(items: &[Value]) -> Option<Vec<Vec<Expr>>> {
+    let row = |item: &Value| match item {
+        Value::Tuple { items, .. } | Value::Set(items) => {
+            items.iter().map(|cell| cell.as_expr().cloned()).collect::<Option<Vec<Expr>>>()
+        }
+        _ => None,
+    };
+    let rows: Vec<Vec<Expr>> = items.iter().map(row).collect::<Option<_>>()?;
+    let width = rows.first()?.len();
+    (width > 0 && rows.iter().all(|r| r.len() == width)).then_some(rows)
 }

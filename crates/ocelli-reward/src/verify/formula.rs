@@ -4,7 +4,8 @@
 /// Whether two texts are the same formula. Never true for powers: an exponent counts as layout only where it is a charge.
 pub(super) fn same(gold: &str, answer: &str) -> bool {
     const LONGEST: usize = 200;
-    if gold.len().max(answer.len()) > LONGEST {
+    let capital = |s: &str| s.bytes().any(|b| b.is_ascii_uppercase());
+    if gold.len().max(answer.len()) > LONGEST || !capital(gold) || !capital(answer) {
         return false;
     }
     match (plain(gold), plain(answer)) {

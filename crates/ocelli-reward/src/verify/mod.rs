@@ -6,9 +6,11 @@ mod evaluate;
 mod expr;
 mod formula;
 mod identity;
+mod letters;
 mod lexer;
 mod limits;
 mod names;
+mod numeral;
 mod parser;
 mod relation;
 mod scalar;
@@ -71,9 +73,9 @@ pub struct Policy {
     pub absolute: Vec<f64>,
     /// Allowed `|answer - gold| / |gold|`; 0 for none.
     pub relative: f64,
-    /// `10` for `10 cm`, either way round.
+    /// `10` for `10 cm`, either way round. (`100 mm` for `10 cm` is always right.)
     pub unit: Missing,
-    /// `33.5` for `33.5 %`, either way round. (0.335 for 33.5 % is always right.)
+    /// `33.5` for `33.5 %`, either way round. (`0.335` for `33.5 %` is always right.)
     pub percent: Missing,
     /// Lists separated by commas count as sets when false.
     pub ordered_lists: bool,
@@ -201,9 +203,12 @@ fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str,
     let mut names = Names::default();
     let (gold_value, _) = answer::read(gold, &mut names);
     let (answer_value, _) = answer::read(answer, &mut names);
-    let kinds = (gold_value.kind(), answer_value.kind());
+    let mut kinds = (gold_value.kind(), answer_value.kind());
     let mut cx = Context { names: &names, policy, budget: Budget::new() };
     let mut decision = cx.compare(&gold_value, &answer_value, 0);
+    if decision.rule == "quantity" {
+        kinds = ("quantity", "quantity");
+    }
     if !decision.is_equal() {
         let alternative = other_commas(gold, &gold_value, answer, &answer_value, policy);
         if let Some(other) = alternative {
@@ -215,6 +220,9 @@ fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str,
         } else if formula::same(gold, answer) {
             decision = Decision::of(true, "formula").noted("the same letters, digits and signs");
         } else if let Some(other) = as_quantities(gold, answer, policy) {
+            decision = other;
+            kinds = ("quantity", "quantity");
+        } else if let Some(other) = letters::compare(gold, answer, &decision) {
             decision = other;
         }
     }
@@ -228,6 +236,10 @@ fn says_none(text: &str, other: &Value) -> bool {
 
 /// The verdict on two physical quantities whose units are single letters on a side: `5 m/s` against `18 km/h`.
 fn as_quantities(gold: &str, answer: &str, policy: &Policy) -> Option<Decision> {
+    let named = |s: &str| s.bytes().any(|b| b.is_ascii_alphabetic() || !b.is_ascii());
+    if !named(gold) || !named(answer) {
+        return None;
+    }
     let mut names = Names::default();
     let gold = answer::read_quantity(gold, &mut names)?;
     let answer = answer::read_quantity(answer, &mut names)?;
@@ -242,8 +254,10 @@ fn small_integer(s: &str) -> Option<i64> {
     if plain { s.parse().ok() } else { None }
 }
 
+/// The text without white space and without the marks of a formula; a single `$` is a currency.
 fn without_space(s: &str) -> String {
-    s.chars().filter(|c| !c.is_whitespace() && *c != '$').collect()
+    let formula = s.bytes().filter(|b| *b == b'$').count().is_multiple_of(2);
+    s.chars().filter(|c| !c.is_whitespace() && !(formula && *c == '$')).collect()
 }
 
 /// Other readings of commas: `1,234` as a list where the other side is one, `3,14` as a decimal where it is one.

@@ -46,7 +46,11 @@ impl Context<'_> {
                 self.scalars(&g, answer, index)
             }
             (None, None) => self.percents(gold, answer, index),
-            (Some(g), Some(a)) => self.units(gold, g, answer, a, index),
+            (Some(g), Some(a)) => {
+                let decision = self.units(gold, g, answer, a, index);
+                let rule = if decision.rule == "unit" { "unit" } else { "quantity" };
+                Decision { rule, ..decision }
+            }
             (Some(unit), None) | (None, Some(unit)) => self.one_unit(gold, answer, unit, index),
         }
     }
@@ -85,8 +89,10 @@ impl Context<'_> {
             let values = self.percents(gold, answer, index);
             let both = g.is_plain_count() && a.is_plain_count();
             return if both || !values.is_equal() || g.compatible(a) {
-                if g.thing == a.thing {
+                if g.thing == a.thing || !values.is_equal() {
                     values
+                } else if self.policy.unit == Missing::Reject {
+                    Decision::unknown("unit", "the counted things have different names")
                 } else {
                     values.noted("the counted things have different names")
                 }

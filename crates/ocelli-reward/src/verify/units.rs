@@ -3,6 +3,9 @@
 //! Degrees are an angle of pi/180 radians, and the factor of pi is kept apart. Currencies and counted things (`sets`,
 //! `people`) are dimensions of their own.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use num_rational::BigRational;
 use num_traits::One;
 
@@ -106,6 +109,13 @@ const TABLE: &[(&str, Dimension, i64, i64)] = &[
     ("unit 单位", NONE, 1, 1),
 ];
 
+/// Rows of the table by name.
+static ROWS: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
+    let names = TABLE.iter().enumerate().flat_map(|(i, row)| row.0.split(' ').map(move |name| (name, i)));
+    // The first row of a name counts.
+    names.collect::<Vec<_>>().into_iter().rev().collect()
+});
+
 /// Spellings of currencies, and the name that they share.
 const CURRENCIES: &[(&str, &str)] = &[
     ("$", "dollar"),
@@ -161,7 +171,7 @@ pub(crate) fn lookup(name: &str) -> Option<Unit> {
             .filter(|u| u.dimension == L)
             .map(|u| Unit { written: name.into(), ..u.power(3) });
     }
-    let find = |name: &str| TABLE.iter().find(|row| row.0.split(' ').any(|n| n == name));
+    let find = |name: &str| ROWS.get(name).map(|i| &TABLE[*i]);
     let lower = name.to_lowercase();
     let long = name.chars().count() > 3;
     let row = find(name)

@@ -96,6 +96,7 @@ impl Value {
     /// The kind, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
+            Self::Scalar(s) if s.unit.is_some() => "quantity",
             Self::Scalar(s) if s.expr.has_symbols() => "expression",
             Self::Scalar(_) => "number",
             Self::Tuple { .. } => "tuple or interval",

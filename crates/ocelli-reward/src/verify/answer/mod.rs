@@ -23,6 +23,10 @@ pub(crate) fn read(text: &str, names: &mut Names) -> (Value, Option<NotMath>) {
         return (Value::Text(String::new()), Some(NotMath("longer than an answer")));
     }
     let folded = normalise_unicode(text);
+    // An empty group is layout everywhere else (`{}_2`).
+    if text.len() <= 8 && text.chars().filter(|c| !c.is_whitespace()).eq("{}".chars()) {
+        return (Value::Set(Vec::new()), None);
+    }
     match lex(&brace_arguments(&folded)).and_then(|tokens| parse(&tokens, names)) {
         Ok(value) => (value, None),
         Err(reason) => (Value::Text(text.to_owned()), Some(reason)),
@@ -195,6 +199,13 @@ impl Parser<'_> {
             }
             Some(Token::Begin(_)) => self.matrix(),
             Some(Token::Open(kind @ (Bracket::Set | Bracket::Angle))) => self.composite(*kind),
+            // `[[1, 2]]`: one row; `[[x]]` is a pair of brackets around an expression.
+            Some(Token::Open(Bracket::Square))
+                if self.peek_at(1) == Some(&Token::Open(Bracket::Square))
+                    && self.brackets.get(self.at + 1).copied().flatten().is_some_and(|b| b.1) =>
+            {
+                self.composite(Bracket::Square)
+            }
             Some(Token::Open(kind)) => {
                 let comma = self.brackets.get(self.at).copied().flatten().is_some_and(|b| b.1);
                 if comma && matches!(kind, Bracket::Round | Bracket::Square | Bracket::Curly) {

@@ -1,8 +1,11 @@
 //! Runs of letters: functions, units, variables side by side, words of prose; names of figures.
 
+use num_traits::Zero;
+
 use super::Lexer;
 use crate::verify::names::{is_short_word, named, scale_word};
-use crate::verify::token::{Bracket, NotMath, Token};
+use crate::verify::numeral::{chinese, is_measure};
+use crate::verify::token::{Bracket, NotMath, Numeral, Token};
 use crate::verify::units::lookup;
 
 impl Lexer<'_> {
@@ -109,6 +112,9 @@ impl Lexer<'_> {
     pub(super) fn foreign_word(&mut self) -> Result<(), NotMath> {
         let rest = self.rest();
         let mut word: String = rest.chars().take_while(|c| c.is_alphabetic() && !c.is_ascii()).collect();
+        if self.chinese_number(&word)? {
+            return Ok(());
+        }
         // `3万元`: a word of scale, then the unit; `千米` is a unit of its own.
         let scale = word.chars().next().filter(|c| scale_word(&c.to_string()).is_some());
         if let Some(scale) = scale.filter(|_| lookup(&word).is_none()) {
@@ -125,6 +131,74 @@ impl Lexer<'_> {
         };
         self.push(token, len);
         Ok(())
+    }
+
+    /// A number in Chinese words, where nothing but a unit or a counted thing follows: `三分之一`, `百分之20`, `十二厘米`, but
+    /// not the three of a triangle (`三角形`). False where there is none.
+    fn chinese_number(&mut self, word: &str) -> Result<bool, NotMath> {
+        let conjunction = ["和", "或", "与", "及"].into_iter().find(|c| word.starts_with(*c));
+        if let Some(c) = conjunction.filter(|c| self.ends_as_number(&word[c.len()..])) {
+            self.push(Token::Comma, c.len());
+            return Ok(true);
+        }
+        let signed = ["负", "負"].into_iter().find(|c| word.starts_with(*c));
+        if let Some(c) = signed.filter(|c| self.ends_as_number(&word[c.len()..])) {
+            self.push(Token::Minus, c.len());
+            return Ok(true);
+        }
+        let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        if word == "百分之" && digits(&self.rest()[word.len()..]) {
+            self.at += word.len();
+            self.number()?;
+            self.push(Token::Percent, 0);
+            return Ok(true);
+        }
+        if word == "分之" && digits(&self.rest()[word.len()..]) {
+            let Some(Token::Number(below)) = self.out.last().cloned() else { return Ok(false) };
+            if below.decimals.is_some() || below.value.is_zero() {
+                return Ok(false);
+            }
+            self.at += word.len();
+            self.number()?;
+            if let (Some(Token::Number(above)), Some(Token::Number(_))) = (self.out.pop(), self.out.pop()) {
+                let value = above.value / below.value;
+                self.out.push(Token::Number(Numeral { value, decimals: None, grouped: false, ..below }));
+            }
+            return Ok(true);
+        }
+        if self.after_number() || !self.ends_as_number(word) {
+            return Ok(false);
+        }
+        let Some(found) = chinese(word) else { return Ok(false) };
+        let numeral = Numeral {
+            value: found.value,
+            decimals: found.decimals,
+            significant: found.significant,
+            whole_digits: 1,
+            grouped: false,
+        };
+        self.push(Token::Number(numeral), found.len);
+        if found.percent {
+            self.push(Token::Percent, 0);
+        }
+        Ok(true)
+    }
+
+    /// Whether a word is a number in Chinese words, with no more behind it than a unit, a counted thing, or a conjunction and
+    /// another such number.
+    fn ends_as_number(&self, word: &str) -> bool {
+        let mut word = word;
+        loop {
+            let Some(found) = chinese(word) else { return false };
+            let tail = &word[found.len..];
+            if is_measure(tail) || lookup(tail).is_some() {
+                return true;
+            }
+            match ["和", "或", "与", "及"].into_iter().find_map(|c| tail.strip_prefix(c)) {
+                Some(next) => word = next,
+                None => return false,
+            }
+        }
     }
 
     /// `\angle ABC`, `\triangle ABC`: one name.
