@@ -22,7 +22,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 
 /// Post-train and examine models that reason over images.
 #[derive(Parser)]
@@ -50,9 +50,18 @@ fn end_quietly_on_a_closed_pipe() {
     }));
 }
 
+/// `--limit -1` is a wrong number, not an unknown flag: clap would advise `-- -1`, which is no help behind a flag.
+fn numbers_may_be_negative(command: clap::Command) -> clap::Command {
+    let plain = |a: &clap::Arg| !a.get_action().takes_values() || a.is_allow_hyphen_values_set();
+    command
+        .mut_args(|a| if plain(&a) { a } else { a.allow_negative_numbers(true) })
+        .mut_subcommands(numbers_may_be_negative)
+}
+
 fn main() -> ExitCode {
     end_quietly_on_a_closed_pipe();
-    let cli = Cli::parse();
+    let matches = numbers_may_be_negative(command_line()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let ui = ui::Ui::new(&cli.ui);
     ui.start_log();
     match cli.command.run(&ui) {

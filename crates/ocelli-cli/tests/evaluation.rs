@@ -55,6 +55,30 @@ fn verify_explains_itself() {
     let choice =
         ocelli(&["verify", "--option", "red", "--option", "blue", "B", "The answer is (B).", "--json"]);
     assert_eq!((choice.code, &json(&choice)["outcome"]), (0, &Value::from("equal")));
+    for (gold, answer) in [("yes", "Yes."), ("1/3", "三分之一"), (r"\emptyset", "{}"), ("AC", "A and C"), ("B", "答案：B")] {
+        let v = ocelli(&["verify", gold, answer]);
+        assert_eq!(v.code, 0, "{gold} {answer}: {}", v.out);
+    }
+    let units = ocelli(&["verify", "12 cm", "0.12 m"]);
+    assert!(units.out.contains("rule `quantity`") && units.out.matches("(quantity)").count() == 2, "{}", units.out);
+    let outside = ocelli(&["verify", "--option", "red", "--option", "blue", "C", "C"]);
+    assert_eq!((outside.code, outside.out.as_str()), (2, ""));
+    assert!(outside.err.contains("none of the 2 options"), "{}", outside.err);
+    // What the help says of --exact.
+    for (gold, answer, code) in [
+        ("3.14", r"\pi", 1),
+        ("12", "12 cm", 1),
+        ("12 cm", "12", 1),
+        ("$5", "5", 1),
+        ("33.5%", "33.5", 1),
+        ("33.5%", "0.335", 0),
+        ("12 cm", "120 mm", 0),
+        ("0.50", "1/2", 0),
+        ("12 apples", "12 pears", 2),
+    ] {
+        let v = ocelli(&["verify", "--exact", gold, answer]);
+        assert_eq!(v.code, code, "{gold} {answer}: {}", v.out);
+    }
     let bad = ocelli(&["verify", "--relative", "-1", "1", "1"]);
     assert_eq!((bad.code, bad.out.as_str()), (2, ""));
     assert!(bad.err.contains("--relative"), "{}", bad.err);
@@ -139,6 +163,20 @@ fn requests_that_make_no_sense_say_why() {
         &["eval", "csvqa", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", "--samples", "0"],
         &["--samples"],
     );
+    for (flag, value, part) in [
+        ("--limit", "0", "--limit is 0"),
+        ("--temperature", "-1", "--temperature is -1"),
+        ("--timeout", "0", "--timeout is 0"),
+        ("--limit", "-1", "invalid value '-1' for '--limit"),
+    ] {
+        fails(&["eval", "aime24", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", flag, value], &[part]);
+    }
+    // A folder that is no run, the data set in place of outputs, an empty file.
+    let math = dir.path().join("math");
+    fails(&["rescore", "aime24", math.to_str().unwrap(), "--data", here], &["without log.jsonl", "aime_2024.jsonl"]);
+    let file = dir.path().join("empty.jsonl");
+    std::fs::write(&file, "").unwrap();
+    fails(&["rescore", "aime24", file.to_str().unwrap(), "--data", here], &["is empty"]);
     fails(&["compare", here, here], &["report.json"]);
     std::fs::write(dir.path().join("report.json"), "{\"no\": 1}").unwrap();
     fails(&["compare", here, here], &["is not a report of `ocelli eval`"]);
@@ -156,6 +194,21 @@ fn benchmarks_are_listed_with_the_whereabouts_of_their_data() {
     assert!(line("mmmu ").contains("absent") && line("mmmu ").contains("900"), "{}", done.out);
     let rows = json(&ocelli(&["eval", "--list", "--data", here, "--json"]));
     assert!(rows.as_array().unwrap().len() >= 20 && rows[0]["url"].is_string());
+    // Rows without their pictures are here in part, and asking them says how many are missing.
+    std::fs::create_dir_all(dir.path().join("mathv/images")).unwrap();
+    let row = |id: usize| format!("{{\"id\": \"{id}\", \"question\": \"q\", \"options\": [], \"answer\": \"1\", \"image\": \"images/{id}.png\", \"level\": 1, \"subject\": \"s\"}}\n");
+    std::fs::write(dir.path().join("mathv/test.jsonl"), (1..=5).map(row).collect::<String>()).unwrap();
+    std::fs::write(dir.path().join("mathv/testmini.jsonl"), row(1)).unwrap();
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(2, 2).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+    std::fs::write(dir.path().join("mathv/images/1.png"), picture.into_inner()).unwrap();
+    let done = ocelli(&["eval", "--list", "--data", here]);
+    let line = done.out.lines().find(|l| l.contains("1 of 5 pictures")).unwrap_or_else(|| panic!("{}", done.out));
+    assert!(line.contains("5 of 3040 items") && line.contains("complete: mathv:testmini"), "{line}");
+    let asked = ocelli(&["eval", "mathv", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", "--data", here, "--out", here]);
+    for part in ["4 of 5 pictures are not here", "mathv/images", "row 2: column `image`", "and 1 more", "`mathv:testmini`"] {
+        assert!(asked.err.contains(part), "`{part}` is not in {}", asked.err);
+    }
     let bare = ocelli(&["eval"]);
     assert!(bare.code == 2 && bare.err.contains("--model"), "{}", bare.err);
 }
@@ -292,6 +345,20 @@ fn published_outputs_through_the_command_line() {
         (&summary[0]["reference"]["credit"], &summary[0]["labels"]["compared"]),
         (&436.0.into(), &3040.into())
     );
+    let file = path("mathv/outputs/Gemini-Pro.jsonl");
+    let named = ocelli(&["rescore", "mathv", &file, "--data", data, "--out", out]);
+    let line = named.out.lines().find(|l| l.trim_start().starts_with("3013")).unwrap_or_else(|| panic!("{}", named.out));
+    assert!(line.contains("right") && line.contains("wrong"), "{line}");
+    let page = std::fs::read_to_string(dir.path().join("mathv/Gemini-Pro/report.md")).unwrap();
+    assert!(page.contains("| 3013 |"), "the Markdown names it, too");
+    // A comparison: small p-values, differences by group.
+    let (a, b) = (format!("{out}/mathv/Gemini-Pro"), format!("{out}/mathv/Gemini-Pro-CoT"));
+    let html = format!("{out}/compared.html");
+    let compared = ocelli(&["compare", &a, &b, "--html", &html]);
+    assert!(compared.out.contains("difference by level") && !compared.out.contains("p = 0.0000"), "{}", compared.out);
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(page.contains("Difference by subject") && page.contains("track difference"), "a plot");
+    let file = path("mathv/outputs/Gemini-Pro-CoT.jsonl");
     let swapped = ocelli(&["rescore", "mathv:testmini", &file, "--data", data, "--out", out]);
     assert!(swapped.code == 2 && swapped.err.contains("another split"), "{}", swapped.err);
 }

@@ -34,7 +34,7 @@ pub enum IoError {
         limit: u64,
     },
     /// A line or file is not the JSON it should be.
-    #[error("{path}:{line}: {source}")]
+    #[error("{path}:{line}: {}", without_line(.source))]
     Json {
         /// The file.
         path: PathBuf,
@@ -114,6 +114,19 @@ pub fn write_atomic_with(
         let _ = fs::remove_file(&tmp);
         os("rename into", path)(e)
     })
+}
+
+/// What is wrong with one line of a file. The parser saw that line alone and counts it as the first, which would contradict the
+/// line's number in the file; its column is kept.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) if error.line() == 1 && error.column() > 0 => {
+            format!("{message} at column {}", error.column())
+        }
+        Some((message, _)) => message.to_owned(),
+        None => text,
+    }
 }
 
 /// Longest JSON line that is read, in bytes.

@@ -103,26 +103,26 @@ pub enum AuditError {
     /// Not the TOML it should be.
     #[error("the table cannot be read: {0}")]
     Toml(Box<toml::de::Error>),
-    /// A row does not fit the columns.
-    #[error("row `{row}` has {found} parts, the table has {wanted} columns")]
-    Columns {
-        /// Row.
-        row: String,
-        /// Its parts.
-        found: usize,
-        /// Columns.
-        wanted: usize,
+    /// Rows that make no sense: too few or too many parts, numbers that are no percentages. All of them, with what was found in
+    /// the other rows.
+    #[error("{}", rows(.faults, .findings))]
+    Rows {
+        /// What is wrong with which row.
+        faults: Vec<Finding>,
+        /// Findings in the rows that could be checked.
+        findings: Vec<Finding>,
     },
-    /// A number that is no percentage.
-    #[error("row `{row}`, column `{column}`: {value} is no percentage")]
-    Value {
-        /// Row.
-        row: String,
-        /// Column.
-        column: String,
-        /// The number.
-        value: f64,
-    },
+}
+
+fn rows(faults: &[Finding], findings: &[Finding]) -> String {
+    let line = |f: &Finding| format!("\n  row `{}`, {}: {}", f.row, f.column, f.message);
+    let mut text = format!("{} fault(s) in the table", faults.len());
+    faults.iter().for_each(|f| text.push_str(&line(f)));
+    if !findings.is_empty() {
+        text.push_str(&format!("\nIn the other rows {} number(s) cannot be", findings.len()));
+        findings.iter().for_each(|f| text.push_str(&line(f)));
+    }
+    text
 }
 
 /// Reads a table from TOML.
@@ -142,23 +142,27 @@ pub fn counts(value: f64, n: u64, decimals: u32) -> Option<(u64, u64)> {
 
 /// Checks a table; no findings means that the numbers are possible, not that they are true.
 pub fn audit(table: &Table) -> Result<Vec<Finding>, AuditError> {
-    let mut findings = Vec::new();
+    let (mut findings, mut faults) = (Vec::new(), Vec::new());
     for row in &table.rows {
+        let before = faults.len();
+        let mut fault =
+            |column: &str, message: String| faults.push(Finding { row: row.name.clone(), column: column.to_owned(), message });
         if row.parts.len() != table.parts.len() {
-            let (found, wanted) = (row.parts.len(), table.parts.len());
-            return Err(AuditError::Columns { row: row.name.clone(), found, wanted });
+            fault("parts", format!("{} values for {} columns", row.parts.len(), table.parts.len()));
         }
         let named = table.parts.iter().map(|p| p.name.as_str()).zip(row.parts.iter().copied());
         let all =
             named.chain(row.overall.map(|v| ("overall", v))).chain(row.macro_mean.map(|v| ("macro", v)));
         for (column, value) in all {
             if !value.is_nan() && !(0.0..=100.0).contains(&value) {
-                return Err(AuditError::Value { row: row.name.clone(), column: column.to_owned(), value });
+                fault(column, format!("{value} is no percentage"));
             }
         }
-        check_row(table, row, &mut findings);
+        if faults.len() == before {
+            check_row(table, row, &mut findings);
+        }
     }
-    Ok(findings)
+    if faults.is_empty() { Ok(findings) } else { Err(AuditError::Rows { faults, findings }) }
 }
 
 fn check_row(table: &Table, row: &TableRow, findings: &mut Vec<Finding>) {

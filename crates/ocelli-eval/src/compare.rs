@@ -32,6 +32,29 @@ pub struct ItemDifference {
     pub gold: String,
 }
 
+/// Paired difference on the items of one label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupDifference {
+    /// Label.
+    pub label: String,
+    /// Shared items under it.
+    pub n: usize,
+    /// Paired difference a - b on them.
+    pub difference: PairedDifference,
+}
+
+/// Paired differences by the labels of one grouping. Intervals are for each label by itself: with many labels some miss zero by
+/// chance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupDifferences {
+    /// Name of the grouping.
+    pub name: String,
+    /// True where an item may stand under several labels.
+    pub overlapping: bool,
+    /// Rows sorted by label; labels of one item are left out, since one pair has no interval.
+    pub rows: Vec<GroupDifference>,
+}
+
 /// Comparison of two runs of one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -69,6 +92,9 @@ pub struct Comparison {
     pub detectable: Option<f64>,
     /// Items that would show the observed difference with 80 % power.
     pub items_needed: Option<u64>,
+    /// The difference by the groupings of the benchmark.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupDifferences>,
     /// Items on which they differ.
     pub items: Vec<ItemDifference>,
     /// Soundness of the reasoning on the same items, where a judge saw both runs.
@@ -134,6 +160,7 @@ struct Credits {
     answer: String,
     gold: String,
     cluster: Option<String>,
+    groups: Vec<Vec<String>>,
 }
 
 fn credits(run: &Evaluation, mode: Mode) -> BTreeMap<&str, Credits> {
@@ -146,6 +173,7 @@ fn credits(run: &Evaluation, mode: Mode) -> BTreeMap<&str, Credits> {
             answer: verdict.answer.clone().unwrap_or_default(),
             gold: record.gold.clone(),
             cluster: record.cluster.clone(),
+            groups: record.groups.clone(),
         });
         entry.mean += (verdict.or_zero() - entry.mean) / (entry.samples + 1) as f64;
         entry.samples += 1;
@@ -262,7 +290,43 @@ fn one(a: &Evaluation, b: &Evaluation, mode: Mode) -> Result<Comparison, Compare
         } else {
             None
         },
+        groups: by_group(a, &shared, &of_a, (&x, &y), clusters)?,
         items,
         reasoning: reasoning(a, b)?,
     })
+}
+
+/// The difference by each grouping of the first run; labels are those of its records.
+fn by_group(
+    a: &Evaluation,
+    shared: &BTreeSet<&str>,
+    of_a: &BTreeMap<&str, Credits>,
+    (x, y): (&[f64], &[f64]),
+    clusters: Option<&[String]>,
+) -> Result<Vec<GroupDifferences>, StatsError> {
+    let mut tables = Vec::new();
+    for (g, table) in a.summary.groups.iter().enumerate() {
+        let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (i, id) in shared.iter().enumerate() {
+            for label in of_a[id].groups.get(g).into_iter().flatten() {
+                places.entry(label).or_default().push(i);
+            }
+        }
+        let mut rows = Vec::new();
+        for (label, at) in places.into_iter().filter(|(_, at)| at.len() > 1) {
+            let pick = |v: &[f64]| at.iter().map(|i| v[*i]).collect::<Vec<f64>>();
+            let names: Option<Vec<String>> = clusters.map(|c| at.iter().map(|i| c[*i].clone()).collect());
+            let difference = paired_difference(&pick(x), &pick(y), names.as_deref(), CONFIDENCE);
+            match difference {
+                Ok(difference) => rows.push(GroupDifference { label: label.to_owned(), n: at.len(), difference }),
+                // All items of a label may be of one cluster.
+                Err(_) if clusters.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if rows.len() > 1 {
+            tables.push(GroupDifferences { name: table.name.clone(), overlapping: table.overlapping, rows });
+        }
+    }
+    Ok(tables)
 }

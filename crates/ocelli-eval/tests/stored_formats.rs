@@ -333,7 +333,10 @@ fn what_does_not_fit_is_said_clearly() {
         "{columns}"
     );
     assert!(message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2,\n").contains("line 2"));
-    assert!(message("a.jsonl", "").contains("neither JSON"));
+    assert!(message("a.jsonl", "").contains("is empty"));
+    assert!(message("a.json", "\u{feff}").contains("is empty") && message("a.jsonl", " \n\n").contains("is empty"));
+    let broken = message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\" \"2\"}\n");
+    assert!(broken.contains("line 2, column 22") && !broken.contains("line 1"), "{broken}");
     assert!(message("a.txt", "answers:\n1 2 3\n").contains("neither JSON"));
     assert!(
         message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\": [1]}\n")
@@ -380,4 +383,103 @@ fn formats_are_found_out() {
         assert_eq!(sniff(&path).unwrap(), expected, "{name}");
     }
     assert!(sniff(&dir.path().join("none.json")).unwrap_err().to_string().contains("none.json"));
+}
+
+/// A data set in place of outputs would score itself perfectly; each is refused with what it looks like.
+#[test]
+fn a_data_set_is_no_stored_output() {
+    let lines = |row: &dyn Fn(usize) -> Value| (1..=3).map(|i| format!("{}\n", row(i))).collect::<String>();
+    let own = |i: usize| json!({"problem": format!("What is {i} + {i}?"), "answer": (2 * i).to_string(), "id": i.to_string()});
+    let pair = |i: usize| json!({"idx": i, "instruction": "q", "input": "", "response1": "a", "response2": "b", "annotator1": 1, "annotator2": 2, "annotator3": 1});
+    let ranked = json!([{"id": "a", "query": "q", "response": ["x", "y"], "human_ranking": [0, 1]}]).to_string();
+    let cases = [
+        ("aime24", "d.jsonl", lines(&own), "word for word the gold answer of every item"),
+        ("pandalm", "d.jsonl", lines(&pair), "holds the answers that are to be compared"),
+        ("vl-rewardbench", "d.json", ranked, "holds the answers that are to be compared"),
+        ("pope", "d.jsonl", lines(&|i| json!({"question_id": i, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"})), "`text` is its question"),
+        ("mmk12", "d.json", json!((1..=3).map(own).map(|mut r| { r["question"] = "q".into(); r }).collect::<Vec<_>>()).to_string(), "the gold column `answer` would be the response"),
+    ];
+    for (task, name, text, part) in cases {
+        let message = rescored(task, name, &text, None).map(|e| e.summary.strict).unwrap_err();
+        assert!(message.contains("looks like the data set") && message.contains(part), "{task}: {message}");
+    }
+    // Outputs beside the columns of the data set are outputs, and answers of a model may stand in `answer`.
+    let more = lines(&|i| {
+        let mut row = own(i);
+        row["output"] = json!(format!("It is {}.", 2 * i));
+        row
+    });
+    assert_eq!(rescored("aime24", "o.jsonl", &more, None).unwrap().summary.strict.credit, 3.0);
+    let wrong = lines(&own).replace("\"6\"", "\"7\"");
+    assert_eq!(rescored("aime24", "o.jsonl", &wrong, None).unwrap().summary.strict.credit, 2.0);
+}
+
+/// A ZIP archive of stored parts, as little of the format as a workbook needs.
+fn zip(parts: &[(&str, &str)]) -> Vec<u8> {
+    let (mut out, mut directory) = (Vec::new(), Vec::new());
+    for (name, text) in parts {
+        let at = out.len() as u32;
+        let sizes = [(text.len() as u32).to_le_bytes(), (text.len() as u32).to_le_bytes()].concat();
+        let name_len = (name.len() as u16).to_le_bytes();
+        out.extend(b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        out.extend(&sizes);
+        out.extend(name_len);
+        out.extend([0, 0]);
+        out.extend(name.as_bytes());
+        out.extend(text.as_bytes());
+        directory.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        directory.extend(&sizes);
+        directory.extend(name_len);
+        directory.extend([0; 12]);
+        directory.extend(at.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let (start, len, count) = (out.len() as u32, directory.len() as u32, (parts.len() as u16).to_le_bytes());
+    out.extend(directory);
+    out.extend(b"PK\x05\x06\0\0\0\0");
+    out.extend([count, count].concat());
+    out.extend(len.to_le_bytes());
+    out.extend(start.to_le_bytes());
+    out.extend([0, 0]);
+    out
+}
+
+#[test]
+fn workbooks_are_read() {
+    let shared = "<?xml version=\"1.0\"?><sst><si><t>index</t></si><si><t>prediction</t></si><si><r><t>The answer </t></r><r><t xml:space=\"preserve\">is 2.</t></r></si><si><t>hit</t></si></sst>";
+    let sheet = |rows: &str| format!("<worksheet><!-- c --><sheetData><row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c><c r=\"B1\" t=\"s\"><v>1</v></c><c r=\"C1\" t=\"s\"><v>3</v></c></row>{rows}</sheetData></worksheet>");
+    let rows = "<row r=\"2\"><c r=\"A2\"><v>1</v></c><c r=\"B2\" t=\"s\"><v>2</v></c><c r=\"C2\"><v>1</v></c></row><row r=\"3\"><c r=\"A3\"><v>2</v></c><c r=\"B3\" t=\"inlineStr\"><is><t>2 &lt; 4, so _x000D_4</t></is></c><c r=\"C3\"><v>1</v></c></row><row r=\"4\"><c r=\"A4\"><v>3</v></c><c r=\"C4\" t=\"b\"><v>0</v></c></row>";
+    let dir = tempfile::tempdir().unwrap();
+    let task = Task::parse("aime24").unwrap();
+    let read = |name: &str, parts: &[(&str, &str)]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, zip(parts)).unwrap();
+        let table = || -> Result<Table, LoadError> {
+            std::fs::create_dir_all(dir.path().join("math")).unwrap();
+            let rows: String = (1..=3).map(|i| json!({"problem": "?", "answer": (2 * i).to_string()}).to_string() + "\n").collect();
+            std::fs::write(dir.path().join("math/aime_2024.jsonl"), rows).unwrap();
+            load(&task, dir.path(), dir.path(), Pictures::Ignore)
+        };
+        read_stored(&task, &path, None, table)
+    };
+    let whole = sheet(rows);
+    let stored = read("a.xlsx", &[("xl/workbook.xml", "<workbook/>"), ("xl/sharedStrings.xml", shared), ("xl/worksheets/sheet1.xml", &whole)]).unwrap();
+    let e = rescore(&task, &stored, "m", &Extra::default()).unwrap();
+    assert_eq!((e.summary.strict.credit, e.summary.outcomes[&Outcome::Failed]), (2.0, 1));
+    assert_eq!(e.summary.labels.unwrap().contradictions, []);
+    let book = "<x:workbook><x:sheets><x:sheet name=\"a\" r:id=\"rId7\"/></x:sheets></x:workbook>";
+    let relations = "<Relationships><Relationship Id=\"rId7\" Target=\"worksheets/other.xml\"/></Relationships>";
+    let parts = [("xl/workbook.xml", book), ("xl/_rels/workbook.xml.rels", relations), ("xl/sharedStrings.xml", shared), ("xl/worksheets/other.xml", &whole)];
+    assert_eq!(read("b.xlsx", &parts).unwrap().answers.len(), 3);
+    for (name, parts, part) in [
+        ("c.xlsx", vec![("a.txt", "x")], "no workbook"),
+        ("d.xlsx", vec![("xl/workbook.xml", "<workbook/>")], "no part xl/worksheets/sheet1.xml"),
+        ("e.xlsx", vec![("xl/workbook.xml", "<workbook/>"), ("xl/worksheets/sheet1.xml", &whole)], "no shared text"),
+    ] {
+        let message = read(name, &parts).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    std::fs::write(dir.path().join("f.xlsx"), b"PK\x05\x06").unwrap();
+    let message = read_stored(&task, &dir.path().join("f.xlsx"), None, || unreachable!()).unwrap_err().to_string();
+    assert!(message.contains("ZIP directory"), "{message}");
 }

@@ -11,7 +11,7 @@ use ocelli_agent::endpoint::{
 use ocelli_data::io::{write_atomic, write_atomic_with};
 use ocelli_eval::declare::{Benchmark, Task, shipped_names};
 use ocelli_eval::evaluate::{Evaluation, Plan, ReasoningMode, evaluate};
-use ocelli_eval::load::{Images, Pictures, load, whereabouts};
+use ocelli_eval::load::{Census, Images, Pictures, census, complete_variants, load, whereabouts};
 use ocelli_eval::report::{HtmlOptions, markdown, overview, terminal, write_html};
 use ocelli_eval::run::{Cache, Policy};
 
@@ -157,6 +157,34 @@ pub(super) fn report(
 }
 
 impl Args {
+    /// Numbers that no run can have.
+    fn check(&self) -> anyhow::Result<()> {
+        let counts = [
+            ("--concurrency", Some(self.concurrency)),
+            ("--samples", self.samples.map(|n| n as usize)),
+            ("--attempts", Some(self.attempts as usize)),
+            ("--max-tokens", self.max_tokens.map(|n| n as usize)),
+            ("--limit", self.limit),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
+            bail!("{name} is 0; give at least 1, or leave it out");
+        }
+        let prices = self.price.iter().flatten().map(|p| ("--price", *p, true));
+        let numbers = [
+            ("--temperature", self.temperature, true),
+            ("--timeout", Some(self.timeout), false),
+            ("--rpm", self.rpm, false),
+            ("--tpm", self.tpm, false),
+        ];
+        let given = numbers.iter().filter_map(|(name, n, zero)| Some((*name, (*n)?, *zero))).chain(prices);
+        for (name, n, zero) in given {
+            if !n.is_finite() || n < 0.0 || n == 0.0 && !zero {
+                bail!("{name} is {n}; give a number {}", if zero { "of at least 0" } else { "above 0" });
+            }
+        }
+        Ok(())
+    }
+
     fn endpoint(&self, url: &str, model: &str) -> anyhow::Result<Policy> {
         let mut config = EndpointConfig::new(url, model);
         config.api_key = std::env::var(&self.key_from).ok().filter(|k| !k.is_empty()).map(ApiKey::new);
@@ -174,18 +202,50 @@ impl Args {
     }
 }
 
+/// What of a benchmark's data is here.
+#[derive(Clone, Copy, PartialEq)]
+enum Whereabouts {
+    Absent,
+    /// Here; what was counted, where the data is not one file with everything in it.
+    Here(Option<Census>),
+}
+
+impl Whereabouts {
+    fn of(task: &Task, here: bool, data: &Path) -> Self {
+        if here { Self::Here(census(task, data)) } else { Self::Absent }
+    }
+
+    /// What is missing, in words; `None` where nothing is.
+    fn gap(self, task: &Task) -> Option<String> {
+        let Self::Here(Some(c)) = self else { return None };
+        let published = task.benchmark.source.rows.filter(|n| c.rows < *n);
+        let rows = published.map(|n| format!("{} of {n} items", c.rows));
+        let pictures = (c.pictures_here < c.pictures)
+            .then(|| format!("{} of {} pictures", c.pictures_here, c.pictures));
+        let parts: Vec<String> = rows.into_iter().chain(pictures).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
 /// One line per benchmark: its variants, and whether its data is here.
 fn list(data: &Path, ui: &Ui) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for name in shipped_names() {
         let task = Task::parse(name)?;
         let (here, looked) = whereabouts(&task, data);
+        let here = Whereabouts::of(&task, here, data);
         rows.push((task, here, looked));
     }
     if ui.json {
         let json = rows.iter().map(|(task, here, looked)| {
             let b = &task.benchmark;
-            serde_json::json!({"name": b.name, "title": b.title, "rows": b.source.rows, "variants": b.axes, "here": here, "url": b.source.url, "files": looked})
+            let counted = if let Whereabouts::Here(c) = here { *c } else { None };
+            serde_json::json!({
+                "name": b.name, "title": b.title, "rows": b.source.rows, "variants": b.axes,
+                "here": *here != Whereabouts::Absent, "complete": *here != Whereabouts::Absent && here.gap(task).is_none(),
+                "rows_here": counted.map(|c| c.rows), "pictures": counted.map(|c| c.pictures),
+                "pictures_here": counted.map(|c| c.pictures_here), "url": b.source.url, "files": looked,
+            })
         });
         println!("{}", serde_json::to_string_pretty(&json.collect::<Vec<_>>())?);
         return Ok(());
@@ -194,6 +254,7 @@ fn list(data: &Path, ui: &Ui) -> anyhow::Result<()> {
         "{:<23} {:>6}  {:<8} variants (the first of each group where none is named)",
         "benchmark", "items", "data"
     );
+    let mut gaps = Vec::new();
     for (task, here, _) in &rows {
         let b = &task.benchmark;
         let items = b.source.rows.map_or_else(|| "-".to_owned(), |n| n.to_string());
@@ -206,12 +267,22 @@ fn list(data: &Path, ui: &Ui) -> anyhow::Result<()> {
                 all => all.join("|"),
             })
             .collect();
-        println!(
-            "{:<23} {items:>6}  {:<8} {}",
-            b.name,
-            if *here { "here" } else { "absent" },
-            axes.join("  ")
-        );
+        let gap = here.gap(task);
+        let word = match (here, &gap) {
+            (Whereabouts::Absent, _) => "absent",
+            (_, Some(_)) => "partly",
+            _ => "here",
+        };
+        println!("{:<23} {items:>6}  {word:<8} {}", b.name, axes.join("  "));
+        if let Some(gap) = gap {
+            let complete = complete_variants(task, data);
+            let complete =
+                if complete.is_empty() { String::new() } else { format!("; complete: {}", complete.join(", ")) };
+            gaps.push(format!("  {:<21} {gap}{complete}", b.name));
+        }
+    }
+    if !gaps.is_empty() {
+        println!("\nOnly partly here:\n{}", gaps.join("\n"));
     }
     println!(
         "\nData is looked for below {}. A benchmark whose data is absent says where to get it and where to put it.",
@@ -228,9 +299,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let Some(model) = args.model.as_deref().filter(|m| !m.is_empty()) else {
         bail!("--model is empty; name the model as the endpoint knows it, or a checkpoint");
     };
-    if args.concurrency == 0 || args.samples == Some(0) {
-        bail!("--concurrency and --samples are at least 1");
-    }
+    args.check()?;
     let policy = match &args.endpoint {
         Some(url) => args.endpoint(url, model)?,
         None => {

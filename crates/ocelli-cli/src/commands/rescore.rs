@@ -9,14 +9,14 @@ use ocelli_eval::declare::{Format, StoredFormat};
 use ocelli_eval::evaluate::{Extra, rescore};
 use ocelli_eval::load::{Pictures, load};
 use ocelli_eval::report::{HtmlOptions, overview};
-use ocelli_eval::stored::{from_log, read_stored, sniff};
+use ocelli_eval::stored::{check_folder, from_log, read_stored, sniff};
 
 use super::eval::{data_dir, folder_name, report, task};
 use crate::ui::Ui;
 
 /// Score stored outputs again, without a model: files of other programs, rows of id and response, or a run's folder.
 ///
-/// Files are JSON lines, a JSON list or object, CSV, tab-separated or Parquet; which is found out from the file. Published results
+/// Files are JSON lines, a JSON list or object, CSV, tab-separated, a workbook (.xlsx) or Parquet; which is found out from the file. Published results
 /// and the outputs of other harnesses are recognised by their columns; for others name the columns. Items are found by name,
 /// by row number or by the text of the question, and the report says how.
 #[derive(clap::Args)]
@@ -113,6 +113,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let mut folders = HashSet::new();
     for path in &args.outputs {
         let stored = if path.is_dir() {
+            check_folder(&task, path)?;
             from_log(&task, &load(&task, &data, &blobs, Pictures::Read)?, path)?
         } else {
             let given = args.columns.format(path)?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ocelli_reward::choice::verify_choice;
+use ocelli_reward::choice::{named_letters, verify_choice};
 use ocelli_reward::extract::LADDER;
 use ocelli_reward::verify::{Decimals, Missing, Outcome, Policy, Verdict, verify, verify_response};
 
@@ -19,7 +19,7 @@ use crate::ui::Ui;
   ocelli verify --response 42 \"$(cat response.txt)\"
   ocelli verify --option red --option blue B 'The answer is (B).'")]
 pub(crate) struct Args {
-    /// The right answer; with --option its letter, or several as in A,C.
+    /// The right answer; with --option its letter, or several as in A,C or AC.
     #[arg(allow_hyphen_values = true)]
     gold: String,
     /// The answer to judge.
@@ -37,7 +37,8 @@ pub(crate) struct Args {
     /// Allowed error relative to the gold value, e.g. 0.05.
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     relative: f64,
-    /// Units, per cent signs and all digits must be stated as in the gold answer.
+    /// Nothing is rounded or filled in: 3.14 is not pi, 12 is not 12 cm, 33.5 is not 33.5 %. Other spellings of the same
+    /// quantity stay equal: 120 mm for 12 cm, 0.335 for 33.5 %, 1/2 for 0.50.
     #[arg(long)]
     exact: bool,
     /// Elements of a list must stand in the order of the gold answer.
@@ -73,8 +74,15 @@ impl Args {
     fn verdict(&self) -> anyhow::Result<Verdict> {
         let policy = self.policy()?;
         if !self.options.is_empty() {
-            let letters =
-                self.gold.split([',', ' ']).filter(|s| !s.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+            let named = named_letters(&self.gold).unwrap_or_default();
+            let count = self.options.len();
+            anyhow::ensure!(
+                !named.is_empty() && named.iter().all(|c| (*c as usize) < 'A' as usize + count),
+                "the gold answer `{}` names none of the {count} options; with --option it is a letter from A to {}, or several",
+                self.gold,
+                char::from(b'A' + (count.min(26) as u8) - 1)
+            );
+            let letters: Vec<String> = named.into_iter().map(String::from).collect();
             return Ok(verify_choice(&letters, &self.options, &self.answer));
         }
         Ok(if self.response {

@@ -130,6 +130,8 @@ pub enum Format {
     Tsv,
     /// Comma-separated values with a header (RFC 4180).
     Csv,
+    /// The first sheet of a workbook (.xlsx) with a header.
+    Xlsx,
     /// One JSON object per line.
     #[default]
     Jsonl,
@@ -146,6 +148,7 @@ impl Format {
             Self::Parquet => "Parquet",
             Self::Tsv => "tab-separated",
             Self::Csv => "comma-separated",
+            Self::Xlsx => "a workbook",
             Self::Jsonl => "JSON lines",
             Self::Json => "a JSON list",
             Self::JsonMap => "a JSON object of rows",

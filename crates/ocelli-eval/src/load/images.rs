@@ -25,6 +25,8 @@ pub struct Images {
 pub(super) enum ImageProblem {
     /// The cell's fault.
     Cell(String),
+    /// The file that it names is not there.
+    Absent(PathBuf),
     /// The disk's fault.
     Store(IoError),
 }
@@ -97,7 +99,13 @@ impl Images {
             return Err(ImageProblem::Cell(format!("`{name}` leaves the folder of images")));
         }
         let path = root.join(relative);
-        let bytes = read_bounded(&path, MAX_IMAGE as u64).map_err(|e| ImageProblem::Cell(e.to_string()))?;
+        let bytes = match read_bounded(&path, MAX_IMAGE as u64) {
+            Ok(bytes) => bytes,
+            Err(IoError::Os { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageProblem::Absent(path));
+            }
+            Err(error) => return Err(ImageProblem::Cell(error.to_string())),
+        };
         check(&bytes).map_err(|m| ImageProblem::Cell(format!("{}: {m}", path.display())))?;
         let hash = ContentHash::of(&bytes);
         Arc::make_mut(&mut self.files).entry(hash).or_insert(path);

@@ -38,8 +38,20 @@ pub(super) fn read_lines(path: &Path, sink: &mut Sink<'_>) -> Result<(), LoadErr
             continue;
         }
         row += 1;
-        let value = parse(&line, number == 1).map_err(|e| bad(path, format!("line {number}: {e}")))?;
+        let value = parse(&line, number == 1).map_err(|e| bad(path, at_line(number, &e)))?;
         sink(row, cells(path, row, value)?)?;
+    }
+}
+
+/// An error of one line by its place in the file: the parser saw a single line, and numbers that one.
+fn at_line(number: usize, error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or(&text);
+    // At the end of the text the parser may already count the next line.
+    if error.line() == 1 && error.column() > 0 {
+        format!("line {number}, column {}: {message}", error.column())
+    } else {
+        format!("line {number}: {message}")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of a benchmark from files: hub parquet, TSV with base64 images, JSON lines and JSON with image files.
+//! Rows of a benchmark from files: hub parquet, TSV with base64 images, workbooks, JSON lines and JSON with image files.
 //!
 //! Nothing is dropped: a row that cannot be used is an error that names its file and number, and all such rows of a
 //! data set are collected (up to [`MAX_PROBLEMS`]) before loading fails. A data set that is not there is answered with
@@ -10,6 +10,7 @@ mod json;
 mod options;
 mod parquet;
 mod tsv;
+mod xlsx;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,11 @@ use ocelli_data::io::IoError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::declare::{Format, Layout, Task};
+use crate::declare::{Format, ImageForm, Layout, Task};
 
 pub use images::Images;
 pub(crate) use json::{document, parse};
+pub(crate) use xlsx::CELL_LIMIT;
 pub use options::option_list;
 
 /// Problems that are listed before the rest is only counted.
@@ -134,6 +136,24 @@ pub enum LoadError {
         /// Number of problems.
         total: usize,
     },
+    /// Picture files that the rows name are not there.
+    #[error("{}", pictures(.name, *.absent, *.total, .first, .folder, .url, .complete))]
+    Pictures {
+        /// The benchmark.
+        name: String,
+        /// Pictures that are not there.
+        absent: usize,
+        /// Pictures that the rows name.
+        total: usize,
+        /// The first of them.
+        first: Vec<Problem>,
+        /// Where the first was looked for.
+        folder: PathBuf,
+        /// Where the benchmark is published.
+        url: String,
+        /// Variants whose pictures are all there.
+        complete: Vec<String>,
+    },
     /// The columns are not those of the declaration.
     #[error("{name}: {message}")]
     Columns {
@@ -148,6 +168,28 @@ fn missing(name: &str, url: &str, licence: &str, looked: &[PathBuf]) -> String {
     let places: String = looked.iter().map(|p| format!("\n  {}", p.display())).collect();
     format!(
         "the data of {name} is not here. Get it from {url} (licence: {licence}) and put it where one of these is found:{places}"
+    )
+}
+
+fn pictures(
+    name: &str,
+    absent: usize,
+    total: usize,
+    first: &[Problem],
+    folder: &Path,
+    url: &str,
+    complete: &[String],
+) -> String {
+    let rows: String = first.iter().map(|p| format!("\n  {}: {}", p.place, p.message)).collect();
+    let more = if absent > first.len() { format!("\n  and {} more", absent - first.len()) } else { String::new() };
+    let source = if url.is_empty() { String::new() } else { format!(" (published at {url})") };
+    let other = match complete {
+        [] => String::new(),
+        all => format!("\nAll pictures are here of `{}`.", all.join("`, `")),
+    };
+    format!(
+        "{name}: {absent} of {total} pictures are not here. Put them into {}{source}:{rows}{more}{other}",
+        folder.display()
     )
 }
 
@@ -207,6 +249,7 @@ pub(crate) fn read_rows(
         Format::Parquet => parquet::read(path, sink),
         Format::Tsv => tsv::read(path, b'\t', sink),
         Format::Csv => tsv::read(path, b',', sink),
+        Format::Xlsx => xlsx::read(path, sink),
         Format::Jsonl => json::read_lines(path, sink),
         Format::Json => json::read_array(path, nested, sink),
         Format::JsonMap => json::read_map(path, nested, sink),
@@ -230,7 +273,11 @@ pub fn load(task: &Task, data: &Path, blobs: &Path, pictures: Pictures) -> Resul
         let files: Vec<Vec<PathBuf>> = patterns.iter().map(|p| find::expand(data, p)).collect();
         if files.iter().all(|f| !f.is_empty()) {
             let files: Vec<PathBuf> = files.into_iter().flatten().collect();
-            return Reader::new(task, layout, data, blobs, pictures).read(&files);
+            let mut table = Reader::new(task, layout, data, blobs, pictures).read(&files);
+            if let Err(LoadError::Pictures { complete, .. }) = &mut table {
+                *complete = complete_variants(task, data);
+            }
+            return table;
         }
         looked.extend(patterns.iter().map(|p| data.join(p)));
     }
@@ -247,6 +294,104 @@ pub fn whereabouts(task: &Task, data: &Path) -> (bool, Vec<Vec<PathBuf>>) {
     (here, layouts.iter().map(|files| files.iter().map(|f| data.join(f)).collect()).collect())
 }
 
+/// What of a task's data is below a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Rows.
+    pub rows: usize,
+    /// Picture files that the rows name.
+    pub pictures: usize,
+    /// How many of them are there.
+    pub pictures_here: usize,
+}
+
+/// Counts the rows of a task and its picture files, without reading the pictures. `None` where the data is absent or unreadable,
+/// or holds its pictures itself.
+pub fn census(task: &Task, data: &Path) -> Option<Census> {
+    for layout in &task.benchmark.data {
+        let files: Vec<Vec<PathBuf>> =
+            layout.files.iter().map(|f| find::expand(data, &task.resolve(f))).collect();
+        if files.iter().any(Vec::is_empty) {
+            continue;
+        }
+        let text = !matches!(layout.format, Format::Parquet);
+        if !text || !layout.images.is_empty() && layout.image_form != ImageForm::File {
+            return None;
+        }
+        let mut census = Census { rows: 0, pictures: 0, pictures_here: 0 };
+        for path in files.iter().flatten() {
+            let root = image_root(layout, data, path);
+            read_rows(path, layout.format, "", &mut |_, cells| {
+                let named = |name: &str| layout.rename.get(name).map_or(name.to_owned(), String::clone);
+                let columns: Map<String, Value> = cells
+                    .into_iter()
+                    .filter_map(|(name, cell)| match cell {
+                        Cell::Value(value) => Some((named(&name), value)),
+                        Cell::Bytes(_) => None,
+                    })
+                    .collect();
+                if left_out(layout, &columns) {
+                    return Ok(());
+                }
+                census.rows += 1;
+                for name in layout.images.iter().filter_map(|c| columns.get(c)?.as_str()) {
+                    if !name.trim().is_empty() {
+                        census.pictures += 1;
+                        census.pictures_here += usize::from(root.join(name).is_file());
+                    }
+                }
+                Ok(())
+            })
+            .ok()?;
+        }
+        return Some(census);
+    }
+    None
+}
+
+/// Variants of a task that read other files and have all their pictures.
+pub fn complete_variants(task: &Task, data: &Path) -> Vec<String> {
+    let files = || task.benchmark.data.iter().flat_map(|l| &l.files);
+    let decides = |axis: &str| files().any(|f| f.contains(&format!("{{{axis}}}")));
+    let axes = task.benchmark.axes.iter().filter(|(axis, _)| decides(axis));
+    let variants = axes.flat_map(|(axis, values)| {
+        values.iter().filter(|v| task.axes.get(axis) != Some(v)).map(|value| {
+            let mut other = task.clone();
+            other.axes.insert(axis.clone(), value.clone());
+            other
+        })
+    });
+    variants
+        .filter(|t| census(t, data).is_some_and(|c| c.rows > 0 && c.pictures_here == c.pictures))
+        .map(|t| t.name())
+        .collect()
+}
+
+/// Folder below which the picture files of a data file lie.
+fn image_root(layout: &Layout, data: &Path, path: &Path) -> PathBuf {
+    match &layout.image_root {
+        Some(root) => data.join(root),
+        None => path.parent().unwrap_or(Path::new("")).to_owned(),
+    }
+}
+
+fn left_out(layout: &Layout, columns: &Map<String, Value>) -> bool {
+    layout.only.iter().any(|(column, wanted)| {
+        let found = columns.get(column);
+        found.and_then(Value::as_str).is_none_or(|found| found != wanted)
+    })
+}
+
+/// Picture files that are not there.
+#[derive(Default)]
+struct Absent {
+    /// Pictures that rows name.
+    named: usize,
+    total: usize,
+    first: Vec<Problem>,
+    folder: PathBuf,
+}
+
 struct Reader<'a> {
     task: &'a Task,
     layout: &'a Layout,
@@ -256,6 +401,7 @@ struct Reader<'a> {
     rows: Vec<Row>,
     seen: std::collections::HashMap<String, Place>,
     problems: Problems,
+    absent: Absent,
 }
 
 impl<'a> Reader<'a> {
@@ -269,6 +415,7 @@ impl<'a> Reader<'a> {
             rows: Vec::new(),
             seen: Default::default(),
             problems: Problems::default(),
+            absent: Absent::default(),
         }
     }
 
@@ -295,6 +442,11 @@ impl<'a> Reader<'a> {
             })?;
         }
         self.problems.into_result(&name)?;
+        if self.absent.total > 0 {
+            let Absent { named, total, first, folder } = self.absent;
+            let url = self.task.benchmark.source.url.clone();
+            return Err(LoadError::Pictures { name, absent: total, total: named, first, folder, url, complete: Vec::new() });
+        }
         if self.rows.is_empty() {
             return Err(LoadError::Columns { name, message: "the files hold no rows".into() });
         }
@@ -395,7 +547,7 @@ impl<'a> Reader<'a> {
                 columns.insert(name.clone(), Value::String(value.clone()));
             }
         }
-        if !clean || self.left_out(&columns) {
+        if !clean || left_out(self.layout, &columns) {
             return Ok(());
         }
         let id = match self.layout.id.as_str() {
@@ -422,15 +574,26 @@ impl<'a> Reader<'a> {
         }
         let mut images = BTreeMap::new();
         for (name, cell) in pictures {
-            let root = match &self.layout.image_root {
-                Some(root) => self.data.join(root),
-                None => path.parent().unwrap_or(Path::new("")).to_owned(),
-            };
+            let root = image_root(self.layout, self.data, path);
             match self.images.add(self.layout.image_form, &root, cell) {
                 Ok(Some(hash)) => {
+                    self.absent.named += 1;
                     images.insert(name, hash);
                 }
                 Ok(None) => {}
+                Err(images::ImageProblem::Absent(file)) => {
+                    const LISTED: usize = 3;
+                    self.absent.named += 1;
+                    self.absent.total += 1;
+                    if self.absent.first.len() < LISTED {
+                        let message = format!("column `{name}`: {}", file.display());
+                        self.absent.first.push(Problem { place: place.clone(), message });
+                    }
+                    if self.absent.total == 1 {
+                        self.absent.folder = file.parent().unwrap_or(Path::new("")).to_owned();
+                    }
+                    clean = false;
+                }
                 Err(images::ImageProblem::Cell(message)) => {
                     self.problems.push(&place, format!("column `{name}`: {message}"));
                     clean = false;
@@ -443,13 +606,6 @@ impl<'a> Reader<'a> {
             self.rows.push(Row { id, place, columns, images });
         }
         Ok(())
-    }
-
-    fn left_out(&self, columns: &Map<String, Value>) -> bool {
-        self.layout.only.iter().any(|(column, wanted)| {
-            let found = columns.get(column);
-            found.and_then(Value::as_str).is_none_or(|found| found != wanted)
-        })
     }
 }
 

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 use super::html::escape;
 use super::{bracket, grouped, percent};
 use crate::stats::Estimate;
+use crate::compare::Comparison;
+use crate::stats::PairedDifference;
 use crate::summary::{GroupTable, ModeSummary, Summary};
+
+/// Contradictions with published verdicts that the page names.
+const CONTRADICTIONS: usize = 8;
 
 /// A track from 0 to 100 % with an interval and its mean.
 fn track(page: &mut String, class: &str, e: Estimate) {
@@ -113,7 +118,23 @@ pub(super) fn cards(page: &mut String, summary: &Summary) {
         line(page, "right as published", &grouped(labels.published_right as u64));
         line(page, "right as recomputed", &grouped(labels.recomputed_right as u64));
         line(page, "contradictions", &grouped(labels.contradictions.len() as u64));
-        page.push_str("</table></div>");
+        page.push_str("</table>");
+        let word = |right: bool| if right { "right" } else { "wrong" };
+        for (item, published, here, answer) in labels.contradictions.iter().take(CONTRADICTIONS) {
+            let short: String = answer.chars().take(40).collect();
+            let _ = write!(
+                page,
+                "<p>{}: published {}, the rule says {} (reads <code>{}</code>)</p>",
+                escape(item),
+                word(*published),
+                word(*here),
+                escape(&short)
+            );
+        }
+        if labels.contradictions.len() > CONTRADICTIONS {
+            let _ = write!(page, "<p>and {} more in the JSON report</p>", labels.contradictions.len() - CONTRADICTIONS);
+        }
+        page.push_str("</div>");
     }
     page.push_str("</section>");
     if !summary.notes.is_empty() {
@@ -173,4 +194,46 @@ pub(super) fn rules(page: &mut String, summary: &Summary) {
         );
     }
     page.push_str("</table></div></details>");
+}
+
+/// Paired differences by group on a scale around zero, the whole first.
+pub(super) fn differences(page: &mut String, c: &Comparison) {
+    for (i, group) in c.groups.iter().enumerate() {
+        let whole = std::iter::once(("all", c.shared, &c.difference));
+        let rows: Vec<(&str, usize, &PairedDifference)> =
+            whole.chain(group.rows.iter().map(|r| (r.label.as_str(), r.n, &r.difference))).collect();
+        // Symmetric, so that zero stands in the middle; wide enough for every interval, in steps of 5 points.
+        let reach = rows.iter().map(|(_, _, d)| d.interval.low.abs().max(d.interval.high.abs())).fold(0.05, f64::max);
+        let reach = ((20.0 * reach).ceil() / 20.0).min(1.0);
+        let place = |v: f64| 50.0 + 50.0 * (v / reach).clamp(-1.0, 1.0);
+        let overlap = if group.overlapping { " <small>labels overlap</small>" } else { "" };
+        let open = if i == 0 && rows.len() <= 24 { " open" } else { "" };
+        let _ = write!(
+            page,
+            "<details{open}><summary>Difference by {}{overlap}</summary><div class=\"forest\"><p class=\"axis\"><span></span><span class=\"scale\"><i>{:+.0}</i><i>0</i><i>{:+.0} points</i></span><span class=\"legend\">right of the middle: {} is better</span></p>",
+            escape(&group.name),
+            -100.0 * reach,
+            100.0 * reach,
+            escape(&c.a)
+        );
+        for (label, n, d) in rows {
+            let (low, high) = (place(d.interval.low), place(d.interval.high));
+            let clear = d.interval.low > 0.0 || d.interval.high < 0.0;
+            let class = if clear { "clear" } else { "open" };
+            let _ = write!(
+                page,
+                "<div class=\"line\"><span class=\"label\">{} <small>n {n}</small></span><span class=\"tracks\"><span class=\"track difference {class}\"><i style=\"left:{low:.2}%;width:{:.2}%\"></i><b style=\"left:{:.2}%\"></b></span></span><span class=\"numbers\"><span><b>{:+.1}</b> [{:+.1}, {:+.1}]</span></span></div>",
+                escape(label),
+                high - low,
+                place(d.difference),
+                100.0 * d.difference,
+                100.0 * d.interval.low,
+                100.0 * d.interval.high
+            );
+        }
+        page.push_str("</div></details>");
+    }
+    if !c.groups.is_empty() {
+        page.push_str("<p class=\"legend\">Paired differences on the shared items with 95 % intervals, for each label by itself: among twenty labels one misses zero by chance.</p>");
+    }
 }

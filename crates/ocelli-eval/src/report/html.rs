@@ -73,11 +73,12 @@ fn above_the_list(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String 
         if summary.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", summary.samples) };
     let _ = write!(
         page,
-        "<header><h1>{}</h1><p><b>{}</b> <span>task <code>{}</code></span> <span>{} items, {samples} each</span></p><nav><a href=\"#summary\">Summary</a><a href=\"#groups\">Groups</a><a href=\"#rules\">Rules</a><a href=\"#browser\">Answers</a></nav></header><main>",
+        "<header><h1>{}</h1><p><b>{}</b> <span>task <code>{}</code></span> <span>{} items, {samples} each</span></p><nav><a href=\"#summary\">Summary</a><a href=\"#groups\">Groups</a><a href=\"#rules\">Rules</a>{}<a href=\"#browser\">Answers</a></nav></header><main>",
         escape(&summary.title),
         escape(&summary.model),
         escape(&summary.task),
         grouped(summary.items as u64),
+        if options.comparisons.is_empty() { "" } else { "<a href=\"#compared\">Compared</a>" },
     );
     cards::cards(&mut page, summary);
     page.push_str("<section id=\"groups\">");
@@ -104,8 +105,10 @@ fn above_the_list(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String 
     }
     page.push_str("</section>");
     cards::rules(&mut page, summary);
-    for comparison in options.comparisons {
-        compared(&mut page, comparison);
+    if !options.comparisons.is_empty() {
+        page.push_str("<section id=\"compared\">");
+        options.comparisons.iter().for_each(|c| compared(&mut page, c));
+        page.push_str("</section>");
     }
     page.push_str("<details><summary>All numbers</summary><pre>");
     page.push_str(&escape(&super::terminal(summary, usize::MAX)));
@@ -184,9 +187,10 @@ fn compared(page: &mut String, c: &Comparison) {
         escape(&c.b),
         escape(&super::comparison_text(c))
     );
+    cards::differences(page, c);
     let _ = write!(
         page,
-        "<details><summary>{} items on which they differ</summary><table><tr><th>item</th><th>gold</th><th>{}</th><th>{}</th></tr>",
+        "<details><summary>{} items on which they differ</summary><div class=\"wide\"><table><tr><th>item</th><th>gold</th><th>{}</th><th>{}</th></tr>",
         c.items.len(),
         escape(&c.a),
         escape(&c.b)
@@ -207,7 +211,7 @@ fn compared(page: &mut String, c: &Comparison) {
             side(item.b, &item.answer_b)
         );
     }
-    page.push_str("</table>");
+    page.push_str("</table></div>");
     if c.items.len() > MOST {
         let _ = write!(page, "<p>The other {} are in the JSON report.</p>", c.items.len() - MOST);
     }

@@ -20,6 +20,8 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 
 /// `148/400`, with a fraction where credits are not whole.
 fn count(mode: &ModeSummary) -> String {
+    // A sum over nothing may be -0.
+    let mode = &ModeSummary { credit: mode.credit + 0.0, ..mode.clone() };
     if (mode.credit - mode.credit.round()).abs() < 1e-9 {
         format!("{:.0}/{}", mode.credit, mode.n)
     } else {
@@ -101,6 +103,9 @@ fn sheets(summary: &Summary) -> Vec<Sheet> {
             vec!["contradictions".into(), labels.contradictions.len().to_string()],
         ];
         sheets.push(Sheet { title: "Published verdicts".into(), header: row(["items", ""]), rows });
+        if !labels.contradictions.is_empty() {
+            sheets.push(contradictions(&labels.contradictions));
+        }
     }
     if let Some(curves) = summary.curves.as_ref().filter(|c| !c.k.is_empty()) {
         let rows = curves.k.iter().map(|r| {
@@ -253,6 +258,35 @@ fn sheets(summary: &Summary) -> Vec<Sheet> {
     sheets
 }
 
+/// Most contradictions that are listed by name.
+const CONTRADICTIONS: usize = 20;
+
+/// Published verdicts that the official rule does not give, by name.
+fn contradictions(found: &[(String, bool, bool, String)]) -> Sheet {
+    let word = |right: bool| if right { "right" } else { "wrong" }.to_owned();
+    let short = |text: &str| {
+        let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut: String = one_line.chars().take(60).collect();
+        if cut.len() < one_line.len() { format!("{cut}...") } else { cut }
+    };
+    let mut rows: Vec<Vec<String>> = found
+        .iter()
+        .take(CONTRADICTIONS)
+        .map(|(item, published, here, answer)| {
+            vec![item.clone(), word(*published), word(*here), short(answer)]
+        })
+        .collect();
+    if found.len() > CONTRADICTIONS {
+        let more = format!("and {} more", found.len() - CONTRADICTIONS);
+        rows.push(vec![more, String::new(), String::new(), "see the JSON report".into()]);
+    }
+    Sheet {
+        title: "Published verdicts that contradict the official rule".into(),
+        header: row(["item", "published", "recomputed", "answer that the rule reads"]),
+        rows,
+    }
+}
+
 fn estimate_n(estimate: Option<crate::stats::Estimate>) -> String {
     estimate.map_or_else(|| "-".into(), |e| format!("{} (n = {})", with_interval(Some(e)), e.n))
 }
@@ -371,8 +405,21 @@ pub fn overview(summaries: &[Summary]) -> String {
     });
     let mut out = String::new();
     table(&mut out, &Sheet { title: "Overview".into(), header, rows: rows.collect() });
+    for s in summaries {
+        let Some(labels) = s.labels.as_ref().filter(|l| !l.contradictions.is_empty()) else { continue };
+        let sheet = contradictions(&labels.contradictions);
+        table(&mut out, &Sheet { title: format!("{}: {}", s.model, sheet.title), ..sheet });
+    }
     out
 }
+
+/// `p = 0.0312`; never `p = 0.0000`.
+fn p_value(p: f64) -> String {
+    if p < 1e-4 { "< 0.0001".to_owned() } else { format!("= {p:.4}") }
+}
+
+/// Groupings of more labels are left to the HTML report.
+const GROUP_ROWS: usize = 12;
 
 /// A comparison for a terminal.
 pub fn comparison_text(c: &Comparison) -> String {
@@ -402,15 +449,36 @@ pub fn comparison_text(c: &Comparison) -> String {
     if let Some(m) = c.mcnemar {
         let _ = writeln!(
             out,
-            "  only first right {}, only second right {}, exact McNemar p = {:.4}",
-            m.only_a, m.only_b, m.p
+            "  only first right {}, only second right {}, exact McNemar p {}",
+            m.only_a,
+            m.only_b,
+            p_value(m.p)
         );
     }
     let _ = writeln!(
         out,
-        "  permutation p = {:.4}; over all comparisons: Holm {:.4}, Benjamini-Hochberg {:.4}",
-        c.permutation_p, c.holm_p, c.bh_p
+        "  permutation p {}; over all comparisons: Holm p {}, Benjamini-Hochberg p {}",
+        p_value(c.permutation_p),
+        p_value(c.holm_p),
+        p_value(c.bh_p)
     );
+    for group in c.groups.iter().filter(|g| g.rows.len() <= GROUP_ROWS) {
+        let _ = writeln!(out, "  difference by {}{}", group.name, if group.overlapping { " (labels overlap)" } else { "" });
+        let widest = group.rows.iter().map(|r| width(&r.label)).max().unwrap_or(0);
+        for r in &group.rows {
+            let pad = " ".repeat(widest - width(&r.label));
+            let d = &r.difference;
+            let _ = writeln!(
+                out,
+                "    {}{pad}  n {:>5}  {:>7} [{}, {}]",
+                r.label,
+                r.n,
+                points(d.difference),
+                points(d.interval.low),
+                points(d.interval.high)
+            );
+        }
+    }
     if let Some(detectable) = c.detectable {
         let needed =
             c.items_needed.map_or_else(String::new, |n| format!("; the observed one would take {n} items"));
@@ -425,11 +493,11 @@ pub fn comparison_text(c: &Comparison) -> String {
         let mut line = |set: &str, s: &crate::compare::Soundness| {
             let _ = writeln!(
                 out,
-                "  sound reasoning on {} items {set}: {} and {}, exact McNemar p = {:.4}",
+                "  sound reasoning on {} items {set}: {} and {}, exact McNemar p {}",
                 s.a.n,
                 with_interval(Some(s.a)),
                 with_interval(Some(s.b)),
-                s.mcnemar.p
+                p_value(s.mcnemar.p)
             );
         };
         line("judged in both", &r.all);

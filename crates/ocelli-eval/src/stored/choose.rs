@@ -10,18 +10,19 @@ use serde_json::Value;
 
 use super::cells::cell;
 use super::general::{format_of, is_document, rows_of};
-use super::{Rows, StoredError, columns_of};
+use super::{Rows, StoredError, columns_of, data_set};
 use crate::declare::{Format, StoredFormat, Task};
 use crate::load::{Cell, LoadError, Place, document, parse, read_rows};
 
-/// The file format by name and first bytes: `.parquet`, `.tsv`, `.csv`, a JSON list, JSON lines, or one JSON object of rows.
+/// The file format by name and first bytes: `.parquet`, `.tsv`, `.csv`, `.xlsx`, a JSON list, JSON lines, or one JSON object of rows.
 pub fn sniff(path: &Path) -> Result<Format, LoadError> {
     match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
         Some("parquet") => return Ok(Format::Parquet),
         Some("tsv") => return Ok(Format::Tsv),
         Some("csv") => return Ok(Format::Csv),
-        Some(kind @ ("xlsx" | "xls" | "pkl" | "gz" | "zip" | "zst" | "eval")) => {
-            let message = format!("a .{kind} file is not read; save it as CSV, TSV, Parquet or JSON first");
+        Some("xlsx") => return Ok(Format::Xlsx),
+        Some(kind @ ("xls" | "pkl" | "gz" | "zip" | "zst" | "eval")) => {
+            let message = format!("a .{kind} file is not read; save it as CSV, TSV, .xlsx, Parquet or JSON first");
             return Err(LoadError::Format { path: path.to_owned(), message });
         }
         _ => {}
@@ -38,9 +39,13 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
             }
         }
     };
-    next(&mut line)?;
+    let any = next(&mut line)?;
     if line.starts_with(b"\xef\xbb\xbf") {
         line.drain(..3);
+    }
+    if any == 0 || line.is_empty() {
+        let message = "is empty: there are no outputs in it".into();
+        return Err(LoadError::Format { path: path.to_owned(), message });
     }
     match line.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => Ok(Format::Json),
@@ -56,7 +61,7 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
         }
         _ => Err(LoadError::Format {
             path: path.to_owned(),
-            message: "is neither JSON, JSON lines, .csv, .tsv nor .parquet".into(),
+            message: "is neither JSON, JSON lines, .csv, .tsv, .xlsx nor .parquet".into(),
         }),
     }
 }
@@ -119,8 +124,10 @@ pub(super) fn choose(
             _ => general_rows(path, found),
         };
         let rows = unnested(rows?, path)?;
-        match format_of(task, found, &rows) {
+        let own = data_set::own_columns(task, &rows);
+        match format_of(task, found, &rows, &own) {
             Ok(format) => return Ok((format, rows)),
+            Err(_) if !own.is_empty() => return Err(data_set::only_data_set(task, &own, path)),
             Err(why) => tried.push_str(&format!("\n  any rows with a response: {why}")),
         }
     }

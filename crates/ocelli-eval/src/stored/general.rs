@@ -267,8 +267,14 @@ fn cells<'a>(rows: &'a Rows, column: &'a str) -> impl Iterator<Item = &'a Value>
     rows.iter().filter_map(move |(_, row)| cell(row, column))
 }
 
-/// The columns of a general file; the item's name may be missing, which the caller then finds out otherwise.
-pub(super) fn format_of(task: &Task, found: Format, rows: &Rows) -> Result<StoredFormat, String> {
+/// The columns of a general file; the item's name may be missing, which the caller then finds out otherwise. `own` are columns of
+/// the data set, which are no responses.
+pub(super) fn format_of(
+    task: &Task,
+    found: Format,
+    rows: &Rows,
+    own: &[String],
+) -> Result<StoredFormat, String> {
     let columns = columns(rows);
     let top: Vec<&String> =
         columns.iter().filter(|c| rows.iter().any(|(_, row)| row.contains_key(*c))).collect();
@@ -311,14 +317,15 @@ pub(super) fn format_of(task: &Task, found: Format, rows: &Rows) -> Result<Store
     // Qwen2.5-Math's evaluation calls the list of its samples `code`; elsewhere that is a language or a program.
     let says = |c: &str| {
         let said = |v: &Value| responses(v).is_some_and(|r| r.iter().any(Option::is_some));
-        cells(rows, c).any(|v| said(v) && (spelling(c) != "code" || v.is_array()))
+        !own.iter().any(|o| o == c) && cells(rows, c).any(|v| said(v) && (spelling(c) != "code" || v.is_array()))
     };
     if let Some(response) = pick(&RESPONSES, &says) {
         format.name = format!("{} with {by}, response `{response}`{verdicts}", found.name());
         format.response = response;
         return Ok(format);
     }
-    if let Some(prefix) = family(&top) {
+    let others: Vec<&String> = top.iter().copied().filter(|c| !own.contains(c)).collect();
+    if let Some(prefix) = family(&others) {
         format.name = format!("{} with {by}, responses `{prefix}…`{verdicts}", found.name());
         format.samples = prefix;
         return Ok(format);

@@ -5,22 +5,45 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use ocelli_agent::endpoint::Outcome;
-use ocelli_data::io::read_jsonl;
+use ocelli_data::io::{IoError, read_jsonl};
 
 use super::{Stored, StoredAnswer, StoredError};
 use crate::declare::{Task, Ties};
 use crate::load::{LoadError, Table};
-use crate::run::{Entry, read_header};
+use crate::run::{Entry, RunHeader, read_header};
+
+/// The header of a run's folder, and that the run is one of the task; another folder is told by what it holds.
+pub fn check_folder(task: &Task, folder: &Path) -> Result<RunHeader, StoredError> {
+    let wrong = |message: String| StoredError::Items { path: folder.to_owned(), message };
+    if !folder.join("log.jsonl").is_file() {
+        let io = |source| LoadError::Io(IoError::Os { what: "list", path: folder.to_owned(), source });
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .map_err(io)?
+            .flatten()
+            .filter(|e| e.path().is_file())
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
+        names.truncate(5);
+        let holds = if names.is_empty() { "no files".to_owned() } else { format!("{}{more}", names.join(", ")) };
+        return Err(wrong(format!(
+            "is a folder without log.jsonl, so not a run of `ocelli eval` (it holds {holds}). Give the folder of a run, or files of stored outputs"
+        )));
+    }
+    let header = read_header(folder).map_err(LoadError::Io)?;
+    if header.benchmark != task.benchmark.name {
+        return Err(wrong(format!("this is a run of {}, not of {}", header.benchmark, task.benchmark.name)));
+    }
+    Ok(header)
+}
 
 /// The answers of a run's log, with the replies of its judge, as stored outputs. Entries of items that the data lacks
 /// are an error; a run of the first items only is one here, too.
 pub fn from_log(task: &Task, table: &Table, folder: &Path) -> Result<Stored, StoredError> {
     let path = folder.join("log.jsonl");
     let wrong = |message: String| StoredError::Items { path: path.clone(), message };
-    let header = read_header(folder).map_err(LoadError::Io)?;
-    if header.benchmark != task.benchmark.name {
-        return Err(wrong(format!("this is a run of {}, not of {}", header.benchmark, task.benchmark.name)));
-    }
+    let header = check_folder(task, folder)?;
     let mut notes = vec![format!("rescored from the log of a run of {}", header.model)];
     if header.data != table.fingerprint {
         notes.push("the data is not that of the run: rows or pictures have changed since".into());

@@ -8,6 +8,7 @@ mod align;
 mod answers;
 mod cells;
 mod choose;
+mod data_set;
 mod general;
 mod log;
 
@@ -18,12 +19,12 @@ use ocelli_agent::endpoint::{Outcome, Usage};
 use ocelli_data::ContentHash;
 use serde_json::{Map, Value};
 
-use crate::declare::{Kind, StoredFormat, Task, Ties};
+use crate::declare::{Format, Kind, StoredFormat, Task, Ties};
 use crate::item::{Gold, Item, bare_pair, items_to_rescore};
-use crate::load::{Images, LoadError, Place, Problems, Row, Table, fingerprint};
+use crate::load::{CELL_LIMIT, Images, LoadError, Place, Problems, Row, Table, fingerprint};
 
 pub use choose::sniff;
-pub use log::from_log;
+pub use log::{check_folder, from_log};
 
 /// One stored output.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +116,9 @@ pub fn read_stored(
     let mut found_how = Vec::new();
     let table = if format.own_items { None } else { Some(table()) };
     if let Some(Err(LoadError::Missing { .. })) = &table {
+        if given.is_none() {
+            data_set::refuse_alone(task, &format, &rows, path)?;
+        }
         if holds_items(task, &format, &rows) {
             format.own_items = true;
             found_how.push(
@@ -135,6 +139,9 @@ pub fn read_stored(
             let items = items_to_rescore(task, &table)?;
             let message = |message: String| StoredError::Items { path: path.to_owned(), message };
             found_how.extend(align::align(&mut format, &mut rows, &items, given.is_some()).map_err(message)?);
+            if given.is_none() {
+                data_set::refuse_by_golds(task, &format, &rows, &items, path)?;
+            }
             (items, table.fingerprint)
         }
         _ => own_items(task, &format, rows.clone())?,
@@ -144,6 +151,14 @@ pub fn read_stored(
     notes.extend(found_how);
     if format.response == "answer" {
         notes.push("the column `answer` was taken for the response; if it is the gold answer, name the response's column (--response)".to_owned());
+    }
+    if format.format == Format::Xlsx {
+        let cut = answers.iter().filter(|a| a.text.encode_utf16().count() >= CELL_LIMIT).count();
+        if cut > 0 {
+            notes.push(format!(
+                "{cut} responses fill their cell of the workbook ({CELL_LIMIT} characters): they were cut when it was written, and their answers may be lost"
+            ));
+        }
     }
     notes.extend(uneven(&answers));
     Ok(Stored {
