@@ -55,12 +55,18 @@ fn verify_explains_itself() {
     let choice =
         ocelli(&["verify", "--option", "red", "--option", "blue", "B", "The answer is (B).", "--json"]);
     assert_eq!((choice.code, &json(&choice)["outcome"]), (0, &Value::from("equal")));
-    for (gold, answer) in [("yes", "Yes."), ("1/3", "三分之一"), (r"\emptyset", "{}"), ("AC", "A and C"), ("B", "答案：B")] {
+    for (gold, answer) in
+        [("yes", "Yes."), ("1/3", "三分之一"), (r"\emptyset", "{}"), ("AC", "A and C"), ("B", "答案：B")]
+    {
         let v = ocelli(&["verify", gold, answer]);
         assert_eq!(v.code, 0, "{gold} {answer}: {}", v.out);
     }
     let units = ocelli(&["verify", "12 cm", "0.12 m"]);
-    assert!(units.out.contains("rule `quantity`") && units.out.matches("(quantity)").count() == 2, "{}", units.out);
+    assert!(
+        units.out.contains("rule `quantity`") && units.out.matches("(quantity)").count() == 2,
+        "{}",
+        units.out
+    );
     let outside = ocelli(&["verify", "--option", "red", "--option", "blue", "C", "C"]);
     assert_eq!((outside.code, outside.out.as_str()), (2, ""));
     assert!(outside.err.contains("none of the 2 options"), "{}", outside.err);
@@ -169,11 +175,17 @@ fn requests_that_make_no_sense_say_why() {
         ("--timeout", "0", "--timeout is 0"),
         ("--limit", "-1", "invalid value '-1' for '--limit"),
     ] {
-        fails(&["eval", "aime24", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", flag, value], &[part]);
+        fails(
+            &["eval", "aime24", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", flag, value],
+            &[part],
+        );
     }
     // A folder that is no run, the data set in place of outputs, an empty file.
     let math = dir.path().join("math");
-    fails(&["rescore", "aime24", math.to_str().unwrap(), "--data", here], &["without log.jsonl", "aime_2024.jsonl"]);
+    fails(
+        &["rescore", "aime24", math.to_str().unwrap(), "--data", here],
+        &["without log.jsonl", "aime_2024.jsonl"],
+    );
     let file = dir.path().join("empty.jsonl");
     std::fs::write(&file, "").unwrap();
     fails(&["rescore", "aime24", file.to_str().unwrap(), "--data", here], &["is empty"]);
@@ -196,17 +208,39 @@ fn benchmarks_are_listed_with_the_whereabouts_of_their_data() {
     assert!(rows.as_array().unwrap().len() >= 20 && rows[0]["url"].is_string());
     // Rows without their pictures are here in part, and asking them says how many are missing.
     std::fs::create_dir_all(dir.path().join("mathv/images")).unwrap();
-    let row = |id: usize| format!("{{\"id\": \"{id}\", \"question\": \"q\", \"options\": [], \"answer\": \"1\", \"image\": \"images/{id}.png\", \"level\": 1, \"subject\": \"s\"}}\n");
+    let row = |id: usize| {
+        format!(
+            "{{\"id\": \"{id}\", \"question\": \"q\", \"options\": [], \"answer\": \"1\", \"image\": \"images/{id}.png\", \"level\": 1, \"subject\": \"s\"}}\n"
+        )
+    };
     std::fs::write(dir.path().join("mathv/test.jsonl"), (1..=5).map(row).collect::<String>()).unwrap();
     std::fs::write(dir.path().join("mathv/testmini.jsonl"), row(1)).unwrap();
     let mut picture = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(2, 2).write_to(&mut picture, image::ImageFormat::Png).unwrap();
     std::fs::write(dir.path().join("mathv/images/1.png"), picture.into_inner()).unwrap();
     let done = ocelli(&["eval", "--list", "--data", here]);
-    let line = done.out.lines().find(|l| l.contains("1 of 5 pictures")).unwrap_or_else(|| panic!("{}", done.out));
+    let line =
+        done.out.lines().find(|l| l.contains("1 of 5 pictures")).unwrap_or_else(|| panic!("{}", done.out));
     assert!(line.contains("5 of 3040 items") && line.contains("complete: mathv:testmini"), "{line}");
-    let asked = ocelli(&["eval", "mathv", "--model", "m", "--endpoint", "http://127.0.0.1:1/v1", "--data", here, "--out", here]);
-    for part in ["4 of 5 pictures are not here", "mathv/images", "row 2: column `image`", "and 1 more", "`mathv:testmini`"] {
+    let asked = ocelli(&[
+        "eval",
+        "mathv",
+        "--model",
+        "m",
+        "--endpoint",
+        "http://127.0.0.1:1/v1",
+        "--data",
+        here,
+        "--out",
+        here,
+    ]);
+    for part in [
+        "4 of 5 pictures are not here",
+        "mathv/images",
+        "row 2: column `image`",
+        "and 1 more",
+        "`mathv:testmini`",
+    ] {
         assert!(asked.err.contains(part), "`{part}` is not in {}", asked.err);
     }
     let bare = ocelli(&["eval"]);
@@ -347,7 +381,11 @@ fn published_outputs_through_the_command_line() {
     );
     let file = path("mathv/outputs/Gemini-Pro.jsonl");
     let named = ocelli(&["rescore", "mathv", &file, "--data", data, "--out", out]);
-    let line = named.out.lines().find(|l| l.trim_start().starts_with("3013")).unwrap_or_else(|| panic!("{}", named.out));
+    let line = named
+        .out
+        .lines()
+        .find(|l| l.trim_start().starts_with("3013"))
+        .unwrap_or_else(|| panic!("{}", named.out));
     assert!(line.contains("right") && line.contains("wrong"), "{line}");
     let page = std::fs::read_to_string(dir.path().join("mathv/Gemini-Pro/report.md")).unwrap();
     assert!(page.contains("| 3013 |"), "the Markdown names it, too");
@@ -355,7 +393,11 @@ fn published_outputs_through_the_command_line() {
     let (a, b) = (format!("{out}/mathv/Gemini-Pro"), format!("{out}/mathv/Gemini-Pro-CoT"));
     let html = format!("{out}/compared.html");
     let compared = ocelli(&["compare", &a, &b, "--html", &html]);
-    assert!(compared.out.contains("difference by level") && !compared.out.contains("p = 0.0000"), "{}", compared.out);
+    assert!(
+        compared.out.contains("difference by level") && !compared.out.contains("p = 0.0000"),
+        "{}",
+        compared.out
+    );
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains("Difference by subject") && page.contains("track difference"), "a plot");
     let file = path("mathv/outputs/Gemini-Pro-CoT.jsonl");

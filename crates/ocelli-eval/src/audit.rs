@@ -145,8 +145,9 @@ pub fn audit(table: &Table) -> Result<Vec<Finding>, AuditError> {
     let (mut findings, mut faults) = (Vec::new(), Vec::new());
     for row in &table.rows {
         let before = faults.len();
-        let mut fault =
-            |column: &str, message: String| faults.push(Finding { row: row.name.clone(), column: column.to_owned(), message });
+        let mut fault = |column: &str, message: String| {
+            faults.push(Finding { row: row.name.clone(), column: column.to_owned(), message })
+        };
         if row.parts.len() != table.parts.len() {
             fault("parts", format!("{} values for {} columns", row.parts.len(), table.parts.len()));
         }

@@ -318,7 +318,9 @@ fn by_group(
             let names: Option<Vec<String>> = clusters.map(|c| at.iter().map(|i| c[*i].clone()).collect());
             let difference = paired_difference(&pick(x), &pick(y), names.as_deref(), CONFIDENCE);
             match difference {
-                Ok(difference) => rows.push(GroupDifference { label: label.to_owned(), n: at.len(), difference }),
+                Ok(difference) => {
+                    rows.push(GroupDifference { label: label.to_owned(), n: at.len(), difference })
+                }
                 // All items of a label may be of one cluster.
                 Err(_) if clusters.is_some() => {}
                 Err(error) => return Err(error),

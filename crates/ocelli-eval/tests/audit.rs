@@ -118,14 +118,23 @@ fn senseless_tables_are_errors() {
 
 #[test]
 fn every_fault_of_a_table_is_told() {
-    let text = "title = \"t\"\ndecimals = 1\nparts = [{ name = \"a\", n = 7 }, { name = \"b\", n = 13 }]\nrows = [
+    let text =
+        "title = \"t\"\ndecimals = 1\nparts = [{ name = \"a\", n = 7 }, { name = \"b\", n = 13 }]\nrows = [
       { name = \"short\", parts = [50.0] },
       { name = \"large\", parts = [140.0, -1.0], overall = 101.0 },
       { name = \"impossible\", parts = [50.0, 100.0] },
       { name = \"fine\", parts = [100.0, 100.0], overall = 100.0 },
     ]";
     let message = audit(&parse_table(text).unwrap()).unwrap_err().to_string();
-    for part in ["4 fault(s)", "`short`, parts: 1 values for 2", "`large`, a: 140", "`large`, b: -1", "`large`, overall: 101", "1 number(s) cannot be", "`impossible`, a: 50.0 is no k/7"] {
+    for part in [
+        "4 fault(s)",
+        "`short`, parts: 1 values for 2",
+        "`large`, a: 140",
+        "`large`, b: -1",
+        "`large`, overall: 101",
+        "1 number(s) cannot be",
+        "`impossible`, a: 50.0 is no k/7",
+    ] {
         assert!(message.contains(part), "`{part}` is not in {message}");
     }
     assert!(!message.contains("fine"), "{message}");

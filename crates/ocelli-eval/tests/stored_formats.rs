@@ -214,6 +214,7 @@ fn layouts_of_other_programs() {
         ("inspect.json", json!({"version": 2, "status": "success", "eval": {"task": "t", "model": "m"}, "samples": (1..=3).map(|i| json!({"id": i, "epoch": 1, "input": "q", "target": (2 * i).to_string(), "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": said(i)}], "output": {"model": "m", "choices": [{"message": {"content": said(i)}}], "completion": said(i)}, "scores": {"match": {"value": "C", "answer": "2"}}})).collect::<Vec<_>>()}).to_string()),
         // The batch interface of OpenAI-compatible endpoints.
         ("batch.jsonl", lines(&|i| json!({"id": format!("batch_req_{i}"), "custom_id": i.to_string(), "response": {"status_code": 200, "body": chat(i)}, "error": null}))),
+        ("batch-messages.jsonl", lines(&|i| json!({"custom_id": i.to_string(), "result": {"type": "succeeded", "message": {"role": "assistant", "content": [{"type": "text", "text": said(i)}], "stop_reason": "end_turn"}}}))),
         // OpenCompass: a table by row number from 0.
         ("opencompass.json", Value::Object((1..=3).map(|i| ((i - 1).to_string(), json!({"origin_prompt": "q", "prediction": said(i), "gold": (2 * i).to_string()}))).collect()).to_string()),
         // VLMEvalKit's tables.
@@ -334,7 +335,10 @@ fn what_does_not_fit_is_said_clearly() {
     );
     assert!(message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2,\n").contains("line 2"));
     assert!(message("a.jsonl", "").contains("is empty"));
-    assert!(message("a.json", "\u{feff}").contains("is empty") && message("a.jsonl", " \n\n").contains("is empty"));
+    assert!(
+        message("a.json", "\u{feff}").contains("is empty")
+            && message("a.jsonl", " \n\n").contains("is empty")
+    );
     let broken = message("a.jsonl", "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\" \"2\"}\n");
     assert!(broken.contains("line 2, column 22") && !broken.contains("line 1"), "{broken}");
     assert!(message("a.txt", "answers:\n1 2 3\n").contains("neither JSON"));
@@ -391,13 +395,45 @@ fn a_data_set_is_no_stored_output() {
     let lines = |row: &dyn Fn(usize) -> Value| (1..=3).map(|i| format!("{}\n", row(i))).collect::<String>();
     let own = |i: usize| json!({"problem": format!("What is {i} + {i}?"), "answer": (2 * i).to_string(), "id": i.to_string()});
     let pair = |i: usize| json!({"idx": i, "instruction": "q", "input": "", "response1": "a", "response2": "b", "annotator1": 1, "annotator2": 2, "annotator3": 1});
-    let ranked = json!([{"id": "a", "query": "q", "response": ["x", "y"], "human_ranking": [0, 1]}]).to_string();
+    let ranked =
+        json!([{"id": "a", "query": "q", "response": ["x", "y"], "human_ranking": [0, 1]}]).to_string();
     let cases = [
         ("aime24", "d.jsonl", lines(&own), "word for word the gold answer of every item"),
-        ("pandalm", "d.jsonl", lines(&pair), "holds the answers that are to be compared"),
-        ("vl-rewardbench", "d.json", ranked, "holds the answers that are to be compared"),
-        ("pope", "d.jsonl", lines(&|i| json!({"question_id": i, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"})), "`text` is its question"),
-        ("mmk12", "d.json", json!((1..=3).map(own).map(|mut r| { r["question"] = "q".into(); r }).collect::<Vec<_>>()).to_string(), "the gold column `answer` would be the response"),
+        ("pandalm", "d.jsonl", lines(&pair), "it holds the answers that are to be compared"),
+        ("vl-rewardbench", "d.json", ranked, "it holds the answers that are to be compared"),
+        (
+            "pope",
+            "d.jsonl",
+            lines(
+                &|i| json!({"question_id": i, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}),
+            ),
+            "it holds its question (`text`)",
+        ),
+        (
+            "aime24",
+            "c.jsonl",
+            lines(&|i| {
+                let mut r = own(i);
+                r["choices"] = json!(["a", "b"]);
+                r
+            }),
+            "word for word",
+        ),
+        (
+            "mmk12",
+            "d.json",
+            json!(
+                (1..=3)
+                    .map(own)
+                    .map(|mut r| {
+                        r["question"] = "q".into();
+                        r
+                    })
+                    .collect::<Vec<_>>()
+            )
+            .to_string(),
+            "the gold column `answer` would be the response",
+        ),
     ];
     for (task, name, text, part) in cases {
         let message = rescored(task, name, &text, None).map(|e| e.summary.strict).unwrap_err();
@@ -447,7 +483,11 @@ fn zip(parts: &[(&str, &str)]) -> Vec<u8> {
 #[test]
 fn workbooks_are_read() {
     let shared = "<?xml version=\"1.0\"?><sst><si><t>index</t></si><si><t>prediction</t></si><si><r><t>The answer </t></r><r><t xml:space=\"preserve\">is 2.</t></r></si><si><t>hit</t></si></sst>";
-    let sheet = |rows: &str| format!("<worksheet><!-- c --><sheetData><row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c><c r=\"B1\" t=\"s\"><v>1</v></c><c r=\"C1\" t=\"s\"><v>3</v></c></row>{rows}</sheetData></worksheet>");
+    let sheet = |rows: &str| {
+        format!(
+            "<worksheet><!-- c --><sheetData><row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c><c r=\"B1\" t=\"s\"><v>1</v></c><c r=\"C1\" t=\"s\"><v>3</v></c></row>{rows}</sheetData></worksheet>"
+        )
+    };
     let rows = "<row r=\"2\"><c r=\"A2\"><v>1</v></c><c r=\"B2\" t=\"s\"><v>2</v></c><c r=\"C2\"><v>1</v></c></row><row r=\"3\"><c r=\"A3\"><v>2</v></c><c r=\"B3\" t=\"inlineStr\"><is><t>2 &lt; 4, so _x000D_4</t></is></c><c r=\"C3\"><v>1</v></c></row><row r=\"4\"><c r=\"A4\"><v>3</v></c><c r=\"C4\" t=\"b\"><v>0</v></c></row>";
     let dir = tempfile::tempdir().unwrap();
     let task = Task::parse("aime24").unwrap();
@@ -456,30 +496,109 @@ fn workbooks_are_read() {
         std::fs::write(&path, zip(parts)).unwrap();
         let table = || -> Result<Table, LoadError> {
             std::fs::create_dir_all(dir.path().join("math")).unwrap();
-            let rows: String = (1..=3).map(|i| json!({"problem": "?", "answer": (2 * i).to_string()}).to_string() + "\n").collect();
+            let rows: String = (1..=3)
+                .map(|i| json!({"problem": "?", "answer": (2 * i).to_string()}).to_string() + "\n")
+                .collect();
             std::fs::write(dir.path().join("math/aime_2024.jsonl"), rows).unwrap();
             load(&task, dir.path(), dir.path(), Pictures::Ignore)
         };
         read_stored(&task, &path, None, table)
     };
     let whole = sheet(rows);
-    let stored = read("a.xlsx", &[("xl/workbook.xml", "<workbook/>"), ("xl/sharedStrings.xml", shared), ("xl/worksheets/sheet1.xml", &whole)]).unwrap();
+    let stored = read(
+        "a.xlsx",
+        &[
+            ("xl/workbook.xml", "<workbook/>"),
+            ("xl/sharedStrings.xml", shared),
+            ("xl/worksheets/sheet1.xml", &whole),
+        ],
+    )
+    .unwrap();
     let e = rescore(&task, &stored, "m", &Extra::default()).unwrap();
     assert_eq!((e.summary.strict.credit, e.summary.outcomes[&Outcome::Failed]), (2.0, 1));
     assert_eq!(e.summary.labels.unwrap().contradictions, []);
     let book = "<x:workbook><x:sheets><x:sheet name=\"a\" r:id=\"rId7\"/></x:sheets></x:workbook>";
-    let relations = "<Relationships><Relationship Id=\"rId7\" Target=\"worksheets/other.xml\"/></Relationships>";
-    let parts = [("xl/workbook.xml", book), ("xl/_rels/workbook.xml.rels", relations), ("xl/sharedStrings.xml", shared), ("xl/worksheets/other.xml", &whole)];
+    let relations =
+        "<Relationships><Relationship Id=\"rId7\" Target=\"worksheets/other.xml\"/></Relationships>";
+    let parts = [
+        ("xl/workbook.xml", book),
+        ("xl/_rels/workbook.xml.rels", relations),
+        ("xl/sharedStrings.xml", shared),
+        ("xl/worksheets/other.xml", &whole),
+    ];
     assert_eq!(read("b.xlsx", &parts).unwrap().answers.len(), 3);
     for (name, parts, part) in [
         ("c.xlsx", vec![("a.txt", "x")], "no workbook"),
         ("d.xlsx", vec![("xl/workbook.xml", "<workbook/>")], "no part xl/worksheets/sheet1.xml"),
-        ("e.xlsx", vec![("xl/workbook.xml", "<workbook/>"), ("xl/worksheets/sheet1.xml", &whole)], "no shared text"),
+        (
+            "e.xlsx",
+            vec![("xl/workbook.xml", "<workbook/>"), ("xl/worksheets/sheet1.xml", &whole)],
+            "no shared text",
+        ),
     ] {
         let message = read(name, &parts).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
     std::fs::write(dir.path().join("f.xlsx"), b"PK\x05\x06").unwrap();
-    let message = read_stored(&task, &dir.path().join("f.xlsx"), None, || unreachable!()).unwrap_err().to_string();
+    let message =
+        read_stored(&task, &dir.path().join("f.xlsx"), None, || unreachable!()).unwrap_err().to_string();
     assert!(message.contains("ZIP directory"), "{message}");
+}
+
+/// RewardBench's result files: columns beside facts about the whole, scores of the chosen and the rejected answer, no data set needed.
+#[test]
+fn result_files_of_reward_benchmarks() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |task: &str, file: Value| {
+        let path = dir.path().join("r.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        let task = Task::parse(task).unwrap();
+        let stored =
+            read_stored(&task, &path, None, || load(&task, dir.path(), dir.path(), Pictures::Ignore))
+                .unwrap_or_else(|e| panic!("{e}"));
+        rescore(&task, &stored, "m", &Extra::default()).unwrap()
+    };
+    let e = read(
+        "rewardbench",
+        json!({"id": [1, 2, 3], "subset": ["alpacaeval-easy", "alpacaeval-easy", "math-prm"], "results": [1, 0, 0], "scores_chosen": [2.5, -1.0, 1.0], "scores_rejected": [0.5, 3.0, 1.0], "model": "m", "model_type": "Seq. Classifier", "chat_template": null}),
+    );
+    assert_eq!((e.summary.strict.credit, e.summary.items), (1.0, 3), "{:?}", e.summary.notes);
+    let labels = e.summary.labels.unwrap();
+    assert_eq!((labels.compared, labels.published_right, labels.contradictions.len()), (3, 1, 0));
+    let e = read(
+        "rewardbench2",
+        json!({"id": ["a", "b", "c"], "subset": ["Math", "Focus", "Ties"], "scores": [[3.0, 1.0, 0.0, 2.0], [1.0, 1.0, 0.0, 0.0], [2.0, 3.0, 1.0, 0.5]], "num_correct": [1, 1, 2], "model": "m"}),
+    );
+    assert_eq!((e.summary.reference.credit, e.summary.items), (2.5, 3), "a tie of two shares the credit");
+}
+
+/// Result files of HallusionBench name an item by five columns, in an order of their own.
+#[test]
+fn items_named_by_several_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |set: usize, question: usize| json!({"category": "VD", "subcategory": "illusion", "visual_input": "0", "set_id": set.to_string(), "figure_id": "0", "question_id": question.to_string(), "question": "Is it?", "filename": null});
+    let with = |mut row: Value, key: &str, value: Value| {
+        row[key] = value;
+        row
+    };
+    std::fs::create_dir_all(dir.path().join("hallusionbench")).unwrap();
+    let data = json!([
+        with(row(0, 0), "gt_answer", "0".into()),
+        with(row(0, 1), "gt_answer", "1".into()),
+        with(row(1, 0), "gt_answer", "1".into())
+    ]);
+    std::fs::write(dir.path().join("hallusionbench/HallusionBench.json"), data.to_string()).unwrap();
+    let outputs = json!([
+        with(row(1, 0), "model_prediction", "Yes, it is.".into()),
+        with(row(0, 0), "model_prediction", "No.".into()),
+        with(row(0, 1), "model_prediction", "No.".into())
+    ]);
+    let path = dir.path().join("o.json");
+    std::fs::write(&path, outputs.to_string()).unwrap();
+    let task = Task::parse("hallusionbench").unwrap();
+    let stored =
+        read_stored(&task, &path, None, || load(&task, dir.path(), dir.path(), Pictures::Ignore)).unwrap();
+    let e = rescore(&task, &stored, "m", &Extra::default()).unwrap();
+    assert_eq!((e.summary.strict.credit, e.summary.items), (2.0, 3));
+    assert_eq!(e.records[2].id, "VD/illusion/1/0/0");
 }

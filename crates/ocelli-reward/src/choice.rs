@@ -149,8 +149,24 @@ pub fn named_letters(text: &str) -> Option<Vec<char>> {
     let folded = normalise_unicode(text);
     let mut rest = strip_marks(&folded);
     const HEADS: [&str; 18] = [
-        "the answers are", "the answer is", "the correct answer is", "options", "option", "choices", "choice", "answers",
-        "answer", "正确答案", "所以", "答案", "故选", "应选", "选项", "选择", "选", "故",
+        "the answers are",
+        "the answer is",
+        "the correct answer is",
+        "options",
+        "option",
+        "choices",
+        "choice",
+        "answers",
+        "answer",
+        "正确答案",
+        "所以",
+        "答案",
+        "故选",
+        "应选",
+        "选项",
+        "选择",
+        "选",
+        "故",
     ];
     const LINKS: [&str; 5] = ["是", "为", ":", "is", "are"];
     loop {
@@ -359,14 +375,7 @@ pub fn verify_choice(gold: &[String], options: &[String], response: &str) -> Ver
             Some(letter) => format!("the gold answer {letter} is none of the {count} options"),
             None => "the gold answer is not a list of letters".to_owned(),
         };
-        return verdict(
-            Outcome::Unknown,
-            "choice",
-            &why,
-            Reading::default(),
-            None,
-            None,
-        );
+        return verdict(Outcome::Unknown, "choice", &why, Reading::default(), None, None);
     }
     match extract_choice(response, options, count) {
         Some((chosen, e)) => {

@@ -220,8 +220,8 @@ impl Whereabouts {
         let Self::Here(Some(c)) = self else { return None };
         let published = task.benchmark.source.rows.filter(|n| c.rows < *n);
         let rows = published.map(|n| format!("{} of {n} items", c.rows));
-        let pictures = (c.pictures_here < c.pictures)
-            .then(|| format!("{} of {} pictures", c.pictures_here, c.pictures));
+        let pictures =
+            (c.pictures_here < c.pictures).then(|| format!("{} of {} pictures", c.pictures_here, c.pictures));
         let parts: Vec<String> = rows.into_iter().chain(pictures).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
@@ -276,8 +276,11 @@ fn list(data: &Path, ui: &Ui) -> anyhow::Result<()> {
         println!("{:<23} {items:>6}  {word:<8} {}", b.name, axes.join("  "));
         if let Some(gap) = gap {
             let complete = complete_variants(task, data);
-            let complete =
-                if complete.is_empty() { String::new() } else { format!("; complete: {}", complete.join(", ")) };
+            let complete = if complete.is_empty() {
+                String::new()
+            } else {
+                format!("; complete: {}", complete.join(", "))
+            };
             gaps.push(format!("  {:<21} {gap}{complete}", b.name));
         }
     }

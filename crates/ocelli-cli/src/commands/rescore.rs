@@ -49,7 +49,8 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Columns of other files")]
 struct Columns {
-    /// Column that names the item; `#key` for the keys of a JSON object of rows.
+    /// Column that names the item; `#key` for the keys of a JSON object of rows. Without it: found by name, row number or
+    /// question.
     #[arg(long, value_name = "COLUMN")]
     id: Option<String>,
     /// Column of the response.
@@ -89,7 +90,8 @@ impl Columns {
             name: "columns named on the command line".into(),
             format: if self.rows.is_some() { Format::Json } else { sniff(path)? },
             rows: text(&self.rows),
-            id: self.id.clone().unwrap_or_else(|| "id".into()),
+            // Without a name: found out as with other files. A file that is its own data set names its rows.
+            id: self.id.clone().unwrap_or_else(|| if self.own_items { "id".into() } else { String::new() }),
             response: text(&self.response),
             extraction: text(&self.extraction),
             label: text(&self.label),

@@ -177,7 +177,7 @@ pub struct Layout {
     pub format: Format,
     /// Files below the data directory; `*` stands for any characters within a name, `{axis}` for the axis' value.
     pub files: Vec<String>,
-    /// Column that names an item; `#` numbers the rows (`file:row` where there are several files).
+    /// Column that names an item, or several with `/` between, which together do; `#` numbers the rows (`file:row` where there are several files).
     pub id: String,
     /// True where the published set itself uses a name for several rows: the second becomes `name#2`. Otherwise a
     /// repeated name is an error.

@@ -16,7 +16,7 @@ pub struct StoredFormat {
     /// Key of the array of rows within the file, where it is nested.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rows: String,
-    /// Column of the item's name.
+    /// Column of the item's name, or several with `/` between, which together name it.
     pub id: String,
     /// Further columns by which this format is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

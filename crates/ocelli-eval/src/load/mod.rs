@@ -25,8 +25,8 @@ use crate::declare::{Format, ImageForm, Layout, Task};
 
 pub use images::Images;
 pub(crate) use json::{document, parse};
-pub(crate) use xlsx::CELL_LIMIT;
 pub use options::option_list;
+pub(crate) use xlsx::CELL_LIMIT;
 
 /// Problems that are listed before the rest is only counted.
 pub const MAX_PROBLEMS: usize = 20;
@@ -181,7 +181,8 @@ fn pictures(
     complete: &[String],
 ) -> String {
     let rows: String = first.iter().map(|p| format!("\n  {}: {}", p.place, p.message)).collect();
-    let more = if absent > first.len() { format!("\n  and {} more", absent - first.len()) } else { String::new() };
+    let more =
+        if absent > first.len() { format!("\n  and {} more", absent - first.len()) } else { String::new() };
     let source = if url.is_empty() { String::new() } else { format!(" (published at {url})") };
     let other = match complete {
         [] => String::new(),
@@ -367,6 +368,16 @@ pub fn complete_variants(task: &Task, data: &Path) -> Vec<String> {
         .collect()
 }
 
+/// The name of an item that several columns name together, `category/set_id`; `None` where one of them is missing.
+pub(crate) fn joined(names: &str, columns: &Map<String, Value>) -> Option<String> {
+    let part = |name: &str| match columns.get(name)? {
+        Value::String(s) if !s.is_empty() => Some(s.clone()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    };
+    names.split('/').map(part).collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
+}
+
 /// Folder below which the picture files of a data file lie.
 fn image_root(layout: &Layout, data: &Path, path: &Path) -> PathBuf {
     match &layout.image_root {
@@ -445,7 +456,15 @@ impl<'a> Reader<'a> {
         if self.absent.total > 0 {
             let Absent { named, total, first, folder } = self.absent;
             let url = self.task.benchmark.source.url.clone();
-            return Err(LoadError::Pictures { name, absent: total, total: named, first, folder, url, complete: Vec::new() });
+            return Err(LoadError::Pictures {
+                name,
+                absent: total,
+                total: named,
+                first,
+                folder,
+                url,
+                complete: Vec::new(),
+            });
         }
         if self.rows.is_empty() {
             return Err(LoadError::Columns { name, message: "the files hold no rows".into() });
@@ -464,7 +483,7 @@ impl<'a> Reader<'a> {
         let benchmark = &self.task.benchmark;
         let mut needed: Vec<String> = Vec::new();
         if self.layout.id != "#" {
-            needed.push(self.layout.id.clone());
+            needed.extend(self.layout.id.split('/').map(str::to_owned));
         }
         match &benchmark.given {
             Some(given) => needed.extend(given.answers.iter().chain([&given.query]).cloned()),
@@ -553,6 +572,14 @@ impl<'a> Reader<'a> {
         let id = match self.layout.id.as_str() {
             "#" if several => format!("{stem}:{}", place.row),
             "#" => place.row.to_string(),
+            several if several.contains('/') => match joined(several, &columns) {
+                Some(id) => id,
+                None => {
+                    self.problems
+                        .push(&place, format!("the columns {several} name the item and are not all there"));
+                    return Ok(());
+                }
+            },
             column => match columns.get(column) {
                 Some(Value::String(s)) if !s.trim().is_empty() => s.clone(),
                 Some(Value::Number(n)) => n.to_string(),

@@ -178,7 +178,8 @@ impl<'a> Scan<'a> {
                 self.rest = rest;
                 return Ok(Some(Event::Text(text)));
             };
-            let skip = [("!--", "-->"), ("?", "?>"), ("!", ">")].iter().find(|(open, _)| body.starts_with(open));
+            let skip =
+                [("!--", "-->"), ("?", "?>"), ("!", ">")].iter().find(|(open, _)| body.starts_with(open));
             if let Some((_, close)) = skip {
                 let end = body.find(close).ok_or(OPEN_ENDED)?;
                 self.rest = &body[end + close.len()..];
@@ -368,7 +369,9 @@ fn rows(
             Event::Close("row") => take(std::mem::take(&mut row)).map_err(Fault::Sink)?,
             Event::Open { name: "c", attributes, closed } => {
                 at = match attribute(attributes, "r") {
-                    Some(name) => column_of(name).ok_or_else(|| format!("the cell {name} is out of reach"))?,
+                    Some(name) => {
+                        column_of(name).ok_or_else(|| format!("the cell {name} is out of reach"))?
+                    }
                     None => row.len(),
                 };
                 kind = attribute(attributes, "t").unwrap_or("n").to_owned();

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::html::escape;
 use super::{bracket, grouped, percent};
-use crate::stats::Estimate;
 use crate::compare::Comparison;
+use crate::stats::Estimate;
 use crate::stats::PairedDifference;
 use crate::summary::{GroupTable, ModeSummary, Summary};
 
@@ -132,7 +132,11 @@ pub(super) fn cards(page: &mut String, summary: &Summary) {
             );
         }
         if labels.contradictions.len() > CONTRADICTIONS {
-            let _ = write!(page, "<p>and {} more in the JSON report</p>", labels.contradictions.len() - CONTRADICTIONS);
+            let _ = write!(
+                page,
+                "<p>and {} more in the JSON report</p>",
+                labels.contradictions.len() - CONTRADICTIONS
+            );
         }
         page.push_str("</div>");
     }
@@ -203,14 +207,15 @@ pub(super) fn differences(page: &mut String, c: &Comparison) {
         let rows: Vec<(&str, usize, &PairedDifference)> =
             whole.chain(group.rows.iter().map(|r| (r.label.as_str(), r.n, &r.difference))).collect();
         // Symmetric, so that zero stands in the middle; wide enough for every interval, in steps of 5 points.
-        let reach = rows.iter().map(|(_, _, d)| d.interval.low.abs().max(d.interval.high.abs())).fold(0.05, f64::max);
+        let reach =
+            rows.iter().map(|(_, _, d)| d.interval.low.abs().max(d.interval.high.abs())).fold(0.05, f64::max);
         let reach = ((20.0 * reach).ceil() / 20.0).min(1.0);
         let place = |v: f64| 50.0 + 50.0 * (v / reach).clamp(-1.0, 1.0);
         let overlap = if group.overlapping { " <small>labels overlap</small>" } else { "" };
         let open = if i == 0 && rows.len() <= 24 { " open" } else { "" };
         let _ = write!(
             page,
-            "<details{open}><summary>Difference by {}{overlap}</summary><div class=\"forest\"><p class=\"axis\"><span></span><span class=\"scale\"><i>{:+.0}</i><i>0</i><i>{:+.0} points</i></span><span class=\"legend\">right of the middle: {} is better</span></p>",
+            "<details{open}><summary>Difference by {}{overlap}</summary><div class=\"forest\"><p class=\"axis\"><span></span><span class=\"scale three\"><i>{:+.0}</i><i>0</i><i>{:+.0} points</i></span><span class=\"legend\">right of the middle: {} is better</span></p>",
             escape(&group.name),
             -100.0 * reach,
             100.0 * reach,

@@ -81,6 +81,11 @@ fn above_the_list(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String 
         if options.comparisons.is_empty() { "" } else { "<a href=\"#compared\">Compared</a>" },
     );
     cards::cards(&mut page, summary);
+    if !options.comparisons.is_empty() {
+        page.push_str("<section id=\"compared\">");
+        options.comparisons.iter().for_each(|c| compared(&mut page, c));
+        page.push_str("</section>");
+    }
     page.push_str("<section id=\"groups\">");
     for table in summary.groups.iter().filter(|t| t.rows.len() > 1) {
         let overlap = if table.overlapping { " <small>labels overlap</small>" } else { "" };
@@ -105,11 +110,6 @@ fn above_the_list(evaluation: &Evaluation, options: &HtmlOptions<'_>) -> String 
     }
     page.push_str("</section>");
     cards::rules(&mut page, summary);
-    if !options.comparisons.is_empty() {
-        page.push_str("<section id=\"compared\">");
-        options.comparisons.iter().for_each(|c| compared(&mut page, c));
-        page.push_str("</section>");
-    }
     page.push_str("<details><summary>All numbers</summary><pre>");
     page.push_str(&escape(&super::terminal(summary, usize::MAX)));
     page.push_str("</pre></details>");

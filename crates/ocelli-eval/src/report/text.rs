@@ -463,7 +463,12 @@ pub fn comparison_text(c: &Comparison) -> String {
         p_value(c.bh_p)
     );
     for group in c.groups.iter().filter(|g| g.rows.len() <= GROUP_ROWS) {
-        let _ = writeln!(out, "  difference by {}{}", group.name, if group.overlapping { " (labels overlap)" } else { "" });
+        let _ = writeln!(
+            out,
+            "  difference by {}{}",
+            group.name,
+            if group.overlapping { " (labels overlap)" } else { "" }
+        );
         let widest = group.rows.iter().map(|r| width(&r.label)).max().unwrap_or(0);
         for r in &group.rows {
             let pad = " ".repeat(widest - width(&r.label));

@@ -10,6 +10,16 @@ use super::{PairNames, Rows, StoredAnswer, names_repeat, text};
 use crate::declare::{StoredFormat, Task};
 use crate::load::{LoadError, Place, Problems, kind_of};
 
+/// Where programs and interfaces of endpoints say how an answer ended.
+const ENDS: [&str; 6] = [
+    "finish_reason",
+    "stop_reason",
+    "choices.0.finish_reason",
+    "output.choices.0.stop_reason",
+    "response.body.choices.0.finish_reason",
+    "result.message.stop_reason",
+];
+
 /// Most samples that one row may hold.
 const MAX_SAMPLES: usize = 4096;
 
@@ -64,7 +74,7 @@ pub(super) fn answers(
         };
         let several = said.len() > 1;
         let labels = labels(cell(row, &format.label), said.len());
-        let cut = ["finish_reason", "stop_reason"].iter().any(|c| {
+        let cut = ENDS.iter().any(|c| {
             cell(row, c).and_then(Value::as_str).is_some_and(|r| ["length", "max_tokens"].contains(&r))
         });
         let thinking =

@@ -53,7 +53,10 @@ fn wrapped(value: &Value, depth: usize) -> Option<Vec<Option<String>>> {
         }),
         Value::Object(map) => {
             let mut found = KEYS.iter().filter_map(|key| map.get(*key)).filter(|v| !v.is_null());
-            found.find_map(|v| wrapped(v, depth + 1))
+            // A request that failed has its error where the answer would be.
+            let failed = map.get("error").is_some_and(|e| !e.is_null())
+                || matches!(key(value, "type"), Some("errored" | "expired" | "canceled"));
+            found.find_map(|v| wrapped(v, depth + 1)).or_else(|| failed.then(|| vec![None]))
         }
         Value::Bool(_) | Value::Number(_) => None,
     }
@@ -131,7 +134,17 @@ mod tests {
         );
         check(json!([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]), &["a"]);
         check(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), &["ab"]);
+        check(
+            json!({"type": "succeeded", "message": {"content": [{"type": "text", "text": "a"}], "stop_reason": "end_turn"}}),
+            &["a"],
+        );
         assert_eq!(responses(&json!(null)), Some(vec![None]));
+        for failed in [
+            json!({"status_code": 400, "body": {"error": {"message": "x"}}}),
+            json!({"type": "errored", "error": {}}),
+        ] {
+            assert_eq!(responses(&failed), Some(vec![None]), "{failed}");
+        }
         for none in [json!([1]), json!(true), json!({"id": 3}), json!([{"role": "user", "content": "q"}])] {
             assert_eq!(responses(&none), None, "{none}");
         }

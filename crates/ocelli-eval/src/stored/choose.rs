@@ -12,7 +12,7 @@ use super::cells::cell;
 use super::general::{format_of, is_document, rows_of};
 use super::{Rows, StoredError, columns_of, data_set};
 use crate::declare::{Format, StoredFormat, Task};
-use crate::load::{Cell, LoadError, Place, document, parse, read_rows};
+use crate::load::{Cell, LoadError, Place, document, joined, parse, read_rows};
 
 /// The file format by name and first bytes: `.parquet`, `.tsv`, `.csv`, `.xlsx`, a JSON list, JSON lines, or one JSON object of rows.
 pub fn sniff(path: &Path) -> Result<Format, LoadError> {
@@ -22,7 +22,8 @@ pub fn sniff(path: &Path) -> Result<Format, LoadError> {
         Some("csv") => return Ok(Format::Csv),
         Some("xlsx") => return Ok(Format::Xlsx),
         Some(kind @ ("xls" | "pkl" | "gz" | "zip" | "zst" | "eval")) => {
-            let message = format!("a .{kind} file is not read; save it as CSV, TSV, .xlsx, Parquet or JSON first");
+            let message =
+                format!("a .{kind} file is not read; save it as CSV, TSV, .xlsx, Parquet or JSON first");
             return Err(LoadError::Format { path: path.to_owned(), message });
         }
         _ => {}
@@ -106,7 +107,7 @@ pub(super) fn choose(
             Some((kind, nested, rows)) if kind == format.format && nested == format.rows => Ok(rows),
             _ => rows(path, format),
         };
-        match rows {
+        match rows.map(|rows| named_together(format, rows)) {
             Ok(rows) => match fits(format, &rows) {
                 Ok(()) => return Ok((format.clone(), rows)),
                 Err(why) => {
@@ -152,6 +153,18 @@ fn unnested(rows: Rows, path: &Path) -> Result<Rows, LoadError> {
             .map_err(|message| LoadError::Format { path: path.to_owned(), message }),
         _ => Ok(rows),
     }
+}
+
+/// Where several columns name the item together: that name as a column.
+fn named_together(format: &StoredFormat, mut rows: Rows) -> Rows {
+    if format.id.contains('/') {
+        for (_, row) in &mut rows {
+            if let Some(name) = joined(&format.id, row) {
+                row.insert(format.id.clone(), Value::String(name));
+            }
+        }
+    }
+    rows
 }
 
 fn file_name(path: &Path) -> Arc<str> {

@@ -32,19 +32,20 @@ fn any_row_has(rows: &Rows, column: &str) -> bool {
     rows.iter().any(|(_, row)| row.get(column).is_some_and(|v| !v.is_null()))
 }
 
-/// Columns of the data set that are no response although their names are usual for one: its question beside its gold answer, or
-/// the answers that were to be compared. Empty where the rows are not rows of the data set.
+/// Columns of the data set that are no response although their names are usual for one: its question and options beside its
+/// gold answer, or the answers that were to be compared. Empty where the rows are not rows of the data set.
 pub(super) fn own_columns(task: &Task, rows: &Rows) -> Vec<String> {
     let benchmark = &task.benchmark;
     for layout in &benchmark.data {
-        let here = |column: &str| {
-            raw_names(layout, column).find(|name| any_row_has(rows, name)).map(str::to_owned)
-        };
+        let here =
+            |column: &str| raw_names(layout, column).find(|name| any_row_has(rows, name)).map(str::to_owned);
         if benchmark.kind == Kind::Answer {
             let (question, gold) =
                 (task.resolve(&benchmark.fields.question), task.resolve(&benchmark.fields.answer));
             if let (Some(asked), Some(_)) = (here(&question), here(&gold)) {
-                return vec![asked];
+                let options = benchmark.fields.option_columns.iter().chain([&benchmark.fields.options]);
+                let options = options.map(|c| task.resolve(c)).filter(|c| !c.is_empty());
+                return std::iter::once(asked).chain(options.filter_map(|c| here(&c))).collect();
             }
             continue;
         }
@@ -68,11 +69,16 @@ pub(super) fn own_columns(task: &Task, rows: &Rows) -> Vec<String> {
 /// Rows of the data set in which no other column is a response.
 pub(super) fn only_data_set(task: &Task, own: &[String], path: &Path) -> StoredError {
     let what = if task.benchmark.kind == Kind::Answer {
-        "is its question"
+        "its question"
     } else {
-        "holds the answers that are to be compared"
+        "the answers that are to be compared"
     };
-    like_the_data_set(path, task, &format!("`{}` {what}, and no other column is a response or a verdict", own.join("`, `")))
+    let columns = own.join("`, `");
+    like_the_data_set(
+        path,
+        task,
+        &format!("it holds {what} (`{columns}`), and no other column is a response or a verdict"),
+    )
 }
 
 /// Rows from which on equal answers are no chance.
@@ -115,8 +121,7 @@ pub(super) fn refuse_alone(
     path: &Path,
 ) -> Result<(), StoredError> {
     let benchmark = &task.benchmark;
-    let (question, gold) =
-        (task.resolve(&benchmark.fields.question), task.resolve(&benchmark.fields.answer));
+    let (question, gold) = (task.resolve(&benchmark.fields.question), task.resolve(&benchmark.fields.answer));
     let found = benchmark.kind == Kind::Answer
         && benchmark.data.iter().any(|l| {
             raw_names(l, &gold).any(|name| name == format.response)

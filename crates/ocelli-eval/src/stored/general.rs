@@ -35,7 +35,7 @@ const IDS: [&str; 18] = [
 const HOLDERS: [&str; 10] =
     ["doc", "metadata", "meta", "item", "sample", "input", "example", "data", "extrainfo", "annotation"];
 /// Usual names of responses, best first. `answer` is last: it often is the gold answer.
-const RESPONSES: [&str; 35] = [
+const RESPONSES: [&str; 36] = [
     "response",
     "modelresponse",
     "output",
@@ -65,6 +65,7 @@ const RESPONSES: [&str; 35] = [
     "filteredresps",
     "text",
     "reply",
+    "result",
     "content",
     "messages",
     "choices",
@@ -72,7 +73,7 @@ const RESPONSES: [&str; 35] = [
     "predictedanswer",
     "answer",
 ];
-const LABELS: [&str; 14] = [
+const LABELS: [&str; 15] = [
     "correct",
     "truefalse",
     "iscorrect",
@@ -87,6 +88,7 @@ const LABELS: [&str; 14] = [
     "accuracy",
     "judgement",
     "score",
+    "results",
 ];
 /// Pairs of columns of scalar scores, of the first answer and of the second.
 const SCORES: [[&str; 2]; 6] = [
@@ -199,9 +201,19 @@ pub(super) fn is_document(row: &Map<String, Value>) -> bool {
 }
 
 /// Rows of a table of columns: `{"id": [1, 2], "response": ["a", "b"]}`, or with tables by row number in place of lists.
+/// Columns of scores may stand beside facts about the whole (`"model": "m"`), as in RewardBench's result files.
 fn transposed(map: &Map<String, Value>) -> Option<Vec<Value>> {
     let named = map.keys().any(|k| RESPONSES.contains(&spelling(k).as_str()));
-    if !named || map.len() < 2 {
+    let scored = map.keys().any(|k| {
+        let name = spelling(k);
+        name == "scores" || SCORES.iter().flatten().any(|s| *s == name)
+    });
+    if scored && map.values().any(|v| v.is_string() || v.is_null()) {
+        let columns: Map<String, Value> =
+            map.iter().filter(|(_, v)| v.is_array()).map(|(k, v)| (k.clone(), v.clone())).collect();
+        return if columns.len() < map.len() { transposed(&columns) } else { None };
+    }
+    if !(named || scored) || map.len() < 2 {
         return None;
     }
     let lists: Option<Vec<Vec<&Value>>> = map
@@ -312,12 +324,28 @@ pub(super) fn format_of(
             format.scores = scores;
             return Ok(format);
         }
+        // Scores of all given answers in one list, as RewardBench 2 keeps them.
+        let lists = |c: &str| cells(rows, c).all(Value::is_array) && cells(rows, c).any(|v| v.is_array());
+        if let Some(column) = pick(&["scores", "rewards"], &lists) {
+            format.name = format!("{} with {by}, lists of scores `{column}`{verdicts}", found.name());
+            format.scores = vec![column];
+            return Ok(format);
+        }
     }
     // A gold column is no response: what the declaration calls the answer only counts where nothing else is there.
     // Qwen2.5-Math's evaluation calls the list of its samples `code`; elsewhere that is a language or a program.
     let says = |c: &str| {
         let said = |v: &Value| responses(v).is_some_and(|r| r.iter().any(Option::is_some));
-        !own.iter().any(|o| o == c) && cells(rows, c).any(|v| said(v) && (spelling(c) != "code" || v.is_array()))
+        !own.iter().any(|o| o == c)
+            && cells(rows, c).any(|v| {
+                said(v)
+                    && match spelling(c).as_str() {
+                        "code" => v.is_array(),
+                        // A number under this name is a score.
+                        "result" => v.is_object() || v.is_string(),
+                        _ => true,
+                    }
+            })
     };
     if let Some(response) = pick(&RESPONSES, &says) {
         format.name = format!("{} with {by}, response `{response}`{verdicts}", found.name());

@@ -26,7 +26,8 @@ pub fn check_folder(task: &Task, folder: &Path) -> Result<RunHeader, StoredError
         names.sort();
         let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
         names.truncate(5);
-        let holds = if names.is_empty() { "no files".to_owned() } else { format!("{}{more}", names.join(", ")) };
+        let holds =
+            if names.is_empty() { "no files".to_owned() } else { format!("{}{more}", names.join(", ")) };
         return Err(wrong(format!(
             "is a folder without log.jsonl, so not a run of `ocelli eval` (it holds {holds}). Give the folder of a run, or files of stored outputs"
         )));

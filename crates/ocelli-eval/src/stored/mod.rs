@@ -19,7 +19,7 @@ use ocelli_agent::endpoint::{Outcome, Usage};
 use ocelli_data::ContentHash;
 use serde_json::{Map, Value};
 
-use crate::declare::{Format, Kind, StoredFormat, Task, Ties};
+use crate::declare::{Better, Format, Kind, StoredFormat, Task, Ties};
 use crate::item::{Gold, Item, bare_pair, items_to_rescore};
 use crate::load::{CELL_LIMIT, Images, LoadError, Place, Problems, Row, Table, fingerprint};
 
@@ -102,6 +102,9 @@ pub enum StoredError {
     },
 }
 
+/// Most right answers of one item.
+const MAX_RIGHT: usize = 1024;
+
 type Rows = Vec<(Place, Map<String, Value>)>;
 
 /// Reads stored outputs of a task. `given` names the columns in place of the declared formats. `table` gives the data
@@ -138,7 +141,10 @@ pub fn read_stored(
             let table = table?;
             let items = items_to_rescore(task, &table)?;
             let message = |message: String| StoredError::Items { path: path.to_owned(), message };
-            found_how.extend(align::align(&mut format, &mut rows, &items, given.is_some()).map_err(message)?);
+            found_how.extend(
+                align::align(&mut format, &mut rows, &items, given.is_some_and(|g| !g.id.is_empty()))
+                    .map_err(message)?,
+            );
             if given.is_none() {
                 data_set::refuse_by_golds(task, &format, &rows, &items, path)?;
             }
@@ -174,11 +180,23 @@ pub fn read_stored(
 
 /// Whether the rows could be a data set of the task: its gold column is there, and is not the response.
 fn holds_items(task: &Task, format: &StoredFormat, rows: &Rows) -> bool {
+    if task.benchmark.kind != Kind::Answer {
+        // Scores of answers of which the first is the better one need no data set; their groups must be here, though.
+        let groups = task.benchmark.groups.iter().flat_map(|g| &g.by);
+        return first_is_better(task)
+            && !format.scores.is_empty()
+            && groups.into_iter().all(|c| rows.iter().all(|(_, row)| row.contains_key(c)));
+    }
     let gold = task.resolve(&task.benchmark.fields.answer);
     task.benchmark.kind == Kind::Answer
         && gold != format.response
         && !rows.is_empty()
         && rows.iter().all(|(_, row)| row.get(&gold).is_some_and(|v| !v.is_null()))
+}
+
+/// Whether the declaration itself says which given answer is better.
+fn first_is_better(task: &Task) -> bool {
+    task.benchmark.given.as_ref().is_some_and(|g| g.better == Better::FirstColumn)
 }
 
 fn columns_of(rows: &Rows) -> String {
@@ -247,6 +265,13 @@ fn own_items(task: &Task, format: &StoredFormat, rows: Rows) -> Result<(Vec<Item
     let mut problems = Problems::default();
     let mut items = Vec::new();
     for row in &table.rows {
+        if format.better.is_empty() && first_is_better(task) {
+            // RewardBench 2's ties have several right answers, which stand first.
+            let right =
+                row.columns.get("num_correct").and_then(Value::as_u64).map_or(1, |n| n.max(1) as usize);
+            items.push(bare_pair(task, row, Gold::Better((0..right.min(MAX_RIGHT)).collect())));
+            continue;
+        }
         match row.columns.get(&format.better).and_then(Value::as_u64) {
             Some(better) => items.push(bare_pair(task, row, Gold::Better(vec![better as usize]))),
             None => problems.push(

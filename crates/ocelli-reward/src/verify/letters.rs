@@ -32,12 +32,17 @@ fn options(gold: &str, answer: &str, before: &Decision) -> Option<Decision> {
         None => return None,
     };
     let decision = Decision::of(wanted == chosen, "choices");
-    Some(if wanted.len() == 1 { Decision { rule: "choice", ..decision } } else { decision.noted("letters of options, in any order") })
+    Some(if wanted.len() == 1 {
+        Decision { rule: "choice", ..decision }
+    } else {
+        decision.noted("letters of options, in any order")
+    })
 }
 
 /// Words that differ in capitals only, and yes or no in any form.
 fn words(gold: &str, answer: &str, before: &Decision) -> Option<Decision> {
-    let bare = |text: &str| text.trim_matches(|c: char| matches!(c, '.' | '!' | '\'' | '(' | ')')).trim().to_owned();
+    let bare =
+        |text: &str| text.trim_matches(|c: char| matches!(c, '.' | '!' | '\'' | '(' | ')')).trim().to_owned();
     let (g, a) = (bare(gold), bare(answer));
     let letters = |w: &str| (1..=24).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_alphabetic());
     if !(letters(&g) && letters(&a)) || g.len().max(a.len()) < 2 {
@@ -83,11 +88,22 @@ mod tests {
     #[test]
     fn words_in_other_capitals() {
         outcomes(
-            &[("yes", "Yes."), ("Yes", "YES"), ("no", "No"), ("yes", "Y"), ("cat", "Cat."), ("Cow", "cow"), ("Paris", "PARIS"), ("true", "True")],
+            &[
+                ("yes", "Yes."),
+                ("Yes", "YES"),
+                ("no", "No"),
+                ("yes", "Y"),
+                ("cat", "Cat."),
+                ("Cow", "cow"),
+                ("Paris", "PARIS"),
+                ("true", "True"),
+            ],
             Outcome::Equal,
         );
         outcomes(&[("yes", "No."), ("Cat", "dog"), ("true", "False")], Outcome::Different);
-        for (gold, answer) in [("NO", "No"), ("abc", "Abc"), ("ABC", "abc"), ("Co", "CO"), ("x", "X"), ("ABCD", "abcd")] {
+        for (gold, answer) in
+            [("NO", "No"), ("abc", "Abc"), ("ABC", "abc"), ("Co", "CO"), ("x", "X"), ("ABCD", "abcd")]
+        {
             let v = verify(gold, answer, &Policy::default());
             assert_ne!(v.outcome, Outcome::Equal, "{v:#?}");
         }
@@ -114,7 +130,14 @@ mod tests {
             Outcome::Equal,
         );
         outcomes(
-            &[("AC", "A, B"), ("AC", "A and B and C"), ("B", "选A"), ("B", "答案：C"), ("A,C", "AB"), ("B", "Option A")],
+            &[
+                ("AC", "A, B"),
+                ("AC", "A and B and C"),
+                ("B", "选A"),
+                ("B", "答案：C"),
+                ("A,C", "AB"),
+                ("B", "Option A"),
+            ],
             Outcome::Different,
         );
         // Sums and products of letters are mathematics.

@@ -114,11 +114,8 @@ fn whole(chars: &[char]) -> Option<(u64, usize)> {
             if all == 0 || total > 0 && m == 10_000 && total % 100_000_000 != 0 {
                 return None;
             }
-            total = if m == 10_000 {
-                total.checked_add(section.checked_mul(m)?)?
-            } else {
-                all.checked_mul(m)?
-            };
+            total =
+                if m == 10_000 { total.checked_add(section.checked_mul(m)?)? } else { all.checked_mul(m)? };
             (section, least_place, last_factor, after_zero) = (0, u64::MAX, m, false);
         }
     }
@@ -181,8 +178,7 @@ pub(super) fn chinese(text: &str) -> Option<Chinese> {
 /// A whole number or a decimal; `len` counts characters here.
 fn decimal(chars: &[char]) -> Option<Chinese> {
     let (a, n) = whole(chars)?;
-    let mut found =
-        Chinese { value: rational(a), decimals: None, significant: 1, percent: false, len: n };
+    let mut found = Chinese { value: rational(a), decimals: None, significant: 1, percent: false, len: n };
     if chars.get(n) == Some(&'点') {
         let digits: Vec<u64> = chars[n + 1..].iter().map_while(|c| digit(*c)).collect();
         if digits.is_empty() {
@@ -290,7 +286,9 @@ fn cardinal(words: &[&str]) -> Option<u64> {
             section *= 100;
             least = 100;
         } else if let Some(scale) =
-            [("thousand", 1000u64), ("million", 1_000_000), ("billion", 1_000_000_000)].iter().find(|s| s.0 == *word)
+            [("thousand", 1000u64), ("million", 1_000_000), ("billion", 1_000_000_000)]
+                .iter()
+                .find(|s| s.0 == *word)
         {
             if section == 0 || total > 0 && total % (scale.1 * 1000) != 0 {
                 return None;
@@ -327,7 +325,17 @@ mod tests {
         ] {
             assert_eq!(english(text), Some(fraction(a, b)), "{text}");
         }
-        for text in ["cat", "two three", "twenty ten", "third", "one hundred hundred", "and", "", "fifty zero", "three and four"] {
+        for text in [
+            "cat",
+            "two three",
+            "twenty ten",
+            "third",
+            "one hundred hundred",
+            "and",
+            "",
+            "fifty zero",
+            "three and four",
+        ] {
             assert_eq!(english(text), None, "{text}");
         }
     }
@@ -356,7 +364,11 @@ mod tests {
             ("零", 0, 1, false),
         ] {
             let found = chinese(text).unwrap_or_else(|| panic!("{text}"));
-            assert_eq!((found.value, found.percent, found.len), (fraction(a, b), percent, text.len()), "{text}");
+            assert_eq!(
+                (found.value, found.percent, found.len),
+                (fraction(a, b), percent, text.len()),
+                "{text}"
+            );
         }
         for text in ["三四", "百", "十百", "二十十", "零分之一", "角", "万一", ""] {
             assert!(chinese(text).is_none_or(|c| c.len < text.len()), "{text}: {:?}", chinese(text));
