@@ -488,7 +488,7 @@ fn workbooks_are_read() {
             "<worksheet><!-- c --><sheetData><row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c><c r=\"B1\" t=\"s\"><v>1</v></c><c r=\"C1\" t=\"s\"><v>3</v></c></row>{rows}</sheetData></worksheet>"
         )
     };
-    let rows = "<row r=\"2\"><c r=\"A2\"><v>1</v></c><c r=\"B2\" t=\"s\"><v>2</v></c><c r=\"C2\"><v>1</v></c></row><row r=\"3\"><c r=\"A3\"><v>2</v></c><c r=\"B3\" t=\"inlineStr\"><is><t>2 &lt; 4, so _x000D_4</t></is></c><c r=\"C3\"><v>1</v></c></row><row r=\"4\"><c r=\"A4\"><v>3</v></c><c r=\"C4\" t=\"b\"><v>0</v></c></row>";
+    let rows = "<row r=\"2\"><c r=\"A2\"><v>1</v></c><c r=\"B2\" t=\"s\"><v>2</v></c><c r=\"C2\"><v>1</v></c></row><row r=\"3\"><c r=\"A3\"><v>2</v></c><c r=\"B3\" t=\"inlineStr\"><is><t>2 &lt; 4._x000D_\nThe answer is 4.</t></is></c><c r=\"C3\"><v>1</v></c></row><row r=\"4\"><c r=\"A4\"><v>3</v></c><c r=\"C4\" t=\"b\"><v>0</v></c></row>";
     let dir = tempfile::tempdir().unwrap();
     let task = Task::parse("aime24").unwrap();
     let read = |name: &str, parts: &[(&str, &str)]| {

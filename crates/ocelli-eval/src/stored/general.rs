@@ -343,6 +343,8 @@ pub(super) fn format_of(
                         "code" => v.is_array(),
                         // A number under this name is a score.
                         "result" => v.is_object() || v.is_string(),
+                        // An endpoint's choices are tables; texts are the options of a question.
+                        "choices" => v.as_array().is_some_and(|l| l.iter().all(Value::is_object)),
                         _ => true,
                     }
             })
