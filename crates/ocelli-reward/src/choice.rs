@@ -176,10 +176,10 @@ pub fn named_letters(text: &str) -> Option<Vec<char>> {
         if let Some(head) = head {
             rest = strip_marks(&rest[head.len()..]);
         }
-        if before < folded.trim().len() || head.is_some() {
-            if let Some(tail) = LINKS.iter().find_map(|l| rest.strip_prefix(l)) {
-                rest = strip_marks(tail);
-            }
+        if (before < folded.trim().len() || head.is_some())
+            && let Some(tail) = LINKS.iter().find_map(|l| rest.strip_prefix(l))
+        {
+            rest = strip_marks(tail);
         }
         if rest.len() == before {
             break;

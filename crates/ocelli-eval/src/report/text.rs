@@ -21,7 +21,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 /// `148/400`, with a fraction where credits are not whole.
 fn count(mode: &ModeSummary) -> String {
     // A sum over nothing may be -0.
-    let mode = &ModeSummary { credit: mode.credit + 0.0, ..mode.clone() };
+    let mode = &ModeSummary { credit: mode.credit + 0.0, ..*mode };
     if (mode.credit - mode.credit.round()).abs() < 1e-9 {
         format!("{:.0}/{}", mode.credit, mode.n)
     } else {
