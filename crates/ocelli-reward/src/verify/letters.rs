@@ -67,11 +67,11 @@ fn words(gold: &str, answer: &str, before: &Decision) -> Option<Decision> {
     (before.outcome == Outcome::Unknown && word(&g) && word(&a)).then(|| text_rule::compare(&g, &a))
 }
 
-/// Whether letters are a word rather than names of variables or points, which follow the alphabet or have no vowel.
+/// Whether letters are a word rather than names of variables or points, which are neighbours in the alphabet or have no vowel.
 fn pronounceable(word: &str) -> bool {
     let vowel = word.bytes().any(|b| b"aeiouy".contains(&b));
-    let alphabetical = word.as_bytes().windows(2).all(|w| w[0] < w[1]);
-    vowel && !alphabetical
+    let neighbours = word.as_bytes().windows(2).all(|w| w[0] + 1 == w[1]);
+    vowel && !neighbours
 }
 
 #[cfg(test)]
