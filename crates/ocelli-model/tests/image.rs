@@ -166,6 +166,8 @@ fn settings_that_cannot_be_honoured_are_refused() {
         json!({"image_std": [0.0, 1.0, 1.0]}),
         json!({"image_mean": [0.5]}),
         json!({"min_pixels": 100_000_000}),
+        json!({"size": {"shortest_edge": 1_000_000_000_000_000_u64, "longest_edge": 1_000_000_000_000_000_000_u64}}),
+        json!({"min_pixels": (1 << 24) + 1, "max_pixels": 1_u64 << 40}),
     ] {
         assert!(matches!(qwen().with_config(&bad), Err(ImageError::Config(_))), "{bad}");
     }

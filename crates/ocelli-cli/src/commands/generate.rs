@@ -94,6 +94,12 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     if let Some(dir) = &args.adapter {
         model.load_adapters(dir, Keep::Frozen(dtype))?;
     }
+    if !pictures.is_empty() && !model.sees() {
+        anyhow::bail!(
+            "{} is a text model: it has no vision tower, so --image cannot be shown to it; name a vision-language model with --model",
+            path.display()
+        );
+    }
     let context = read_prompt(args, &pictures, &model, ui)?;
     let sampling = Sampling {
         temperature: args.temperature,

@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::patches::positive;
 use super::{Grid, ImageError, ImagePatches, Normalise, resize_bicubic};
 
+/// Most pixels that a configuration may have small pictures grow to; the published ones ask for 65,536 and less.
+const MAX_GROWTH: u64 = 1 << 24;
 /// Longest side over shortest side that the reference accepts.
 const MAX_RATIO: u32 = 200;
 
@@ -101,8 +103,22 @@ impl QwenPreprocessor {
                 *field = n;
             }
         }
-        if self.min_pixels > self.max_pixels || self.patch > 256 || self.merge > 16 || self.frames > 16 {
-            return Err(ImageError::Config(format!("sizes make no sense: {self:?}")));
+        let Self { patch, merge, frames, min_pixels, max_pixels, .. } = *self;
+        if patch > 256 || merge > 16 || frames > 16 {
+            return Err(ImageError::Config(format!(
+                "patch_size {patch}, merge_size {merge}, temporal_patch_size {frames}; at most 256, 16 and 16 are taken"
+            )));
+        }
+        // A small picture grows to this many pixels, whatever it measures.
+        if min_pixels > MAX_GROWTH {
+            return Err(ImageError::Config(format!(
+                "min_pixels (size.shortest_edge) is {min_pixels}: every picture would grow to that many pixels; at most {MAX_GROWTH} are taken"
+            )));
+        }
+        if min_pixels > max_pixels {
+            return Err(ImageError::Config(format!(
+                "min_pixels (size.shortest_edge) is {min_pixels}, more than max_pixels (size.longest_edge), {max_pixels}"
+            )));
         }
         Ok(())
     }

@@ -81,7 +81,12 @@ impl TilePreprocessor {
         }
         let whole = self.tile.is_multiple_of(self.patch * self.merge);
         if !whole || self.tile > 4096 || self.min_tiles > self.max_tiles || self.max_tiles > 64 {
-            return Err(ImageError::Config(format!("sizes make no sense: {self:?}")));
+            let Self { tile, min_tiles, max_tiles, .. } = *self;
+            let unit = self.patch * self.merge;
+            return Err(ImageError::Config(format!(
+                "`size` {tile}, min_patches {min_tiles}, max_patches {max_tiles}: a tile has a multiple of {unit} and at most 4096 pixels on a \
+                 side, and there are at most 64 of them"
+            )));
         }
         Ok(())
     }
