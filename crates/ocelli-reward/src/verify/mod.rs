@@ -12,6 +12,7 @@ mod limits;
 mod names;
 mod numeral;
 mod parser;
+mod quantity;
 mod relation;
 mod scalar;
 mod text_rule;
@@ -208,6 +209,9 @@ fn decide(gold: &str, answer: &str, policy: &Policy) -> (Decision, &'static str,
     let mut decision = cx.compare(&gold_value, &answer_value, 0);
     if decision.rule == "quantity" {
         kinds = ("quantity", "quantity");
+    }
+    if let Some(other) = quantity::compare(gold, answer, policy, &decision) {
+        return (other, "quantity", "quantity");
     }
     if !decision.is_equal() {
         let alternative = other_commas(gold, &gold_value, answer, &answer_value, policy);

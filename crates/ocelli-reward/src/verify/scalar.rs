@@ -10,7 +10,7 @@ use super::evaluate::{Precision, enclose, exact};
 use super::expr::{Expr, Names};
 use super::identity::{Decision, compare};
 use super::limits::Budget;
-use super::units::{Unit, is_letter_unit, lookup};
+use super::units::{NONE, Unit, is_letter_unit, lookup};
 use super::value::Scalar;
 use super::{Decimals, Missing, Outcome, Policy};
 use crate::number::Stop;
@@ -111,7 +111,7 @@ impl Context<'_> {
     }
 
     fn one_unit(&mut self, gold: &Scalar, answer: &Scalar, unit: &Unit, index: usize) -> Decision {
-        let dimensionless = unit.dimension == [0; 7] && unit.thing.is_empty();
+        let dimensionless = unit.dimension == NONE && unit.thing.is_empty();
         if self.policy.unit == Missing::Reject && !dimensionless {
             return Decision::of(false, "unit_missing").noted("one side states a unit, the other none");
         }

@@ -1,4 +1,4 @@
-//! Units of measure: dimension as powers of seven base quantities, and an exact factor to them.
+//! Units of measure: dimension as powers of eight base quantities, and an exact factor to them.
 //!
 //! Degrees are an angle of pi/180 radians, and the factor of pi is kept apart. Currencies and counted things (`sets`,
 //! `people`) are dimensions of their own.
@@ -9,28 +9,36 @@ use std::sync::LazyLock;
 use num_rational::BigRational;
 use num_traits::One;
 
-/// Powers of length, mass, time, current, temperature, amount and angle.
-pub(crate) type Dimension = [i8; 7];
+/// Powers of length, mass, time, current, temperature, amount, angle and luminous flux.
+pub(crate) type Dimension = [i8; 8];
 
-const L: Dimension = [1, 0, 0, 0, 0, 0, 0];
-const M: Dimension = [0, 1, 0, 0, 0, 0, 0];
-const T: Dimension = [0, 0, 1, 0, 0, 0, 0];
-const A: Dimension = [0, 0, 0, 1, 0, 0, 0];
-const K: Dimension = [0, 0, 0, 0, 1, 0, 0];
-const N: Dimension = [0, 0, 0, 0, 0, 1, 0];
-const ANGLE: Dimension = [0, 0, 0, 0, 0, 0, 1];
-const NONE: Dimension = [0; 7];
-const VOLUME: Dimension = [3, 0, 0, 0, 0, 0, 0];
-const FORCE: Dimension = [1, 1, -2, 0, 0, 0, 0];
-const ENERGY: Dimension = [2, 1, -2, 0, 0, 0, 0];
-const POWER: Dimension = [2, 1, -3, 0, 0, 0, 0];
-const PRESSURE: Dimension = [-1, 1, -2, 0, 0, 0, 0];
-const CHARGE: Dimension = [0, 0, 1, 1, 0, 0, 0];
-const VOLTAGE: Dimension = [2, 1, -3, -1, 0, 0, 0];
-const RESISTANCE: Dimension = [2, 1, -3, -2, 0, 0, 0];
-const FREQUENCY: Dimension = [0, 0, -1, 0, 0, 0, 0];
-const SPEED: Dimension = [1, 0, -1, 0, 0, 0, 0];
-const MAGNETIC: Dimension = [0, 1, -2, -1, 0, 0, 0];
+const L: Dimension = [1, 0, 0, 0, 0, 0, 0, 0];
+const M: Dimension = [0, 1, 0, 0, 0, 0, 0, 0];
+const T: Dimension = [0, 0, 1, 0, 0, 0, 0, 0];
+const A: Dimension = [0, 0, 0, 1, 0, 0, 0, 0];
+const K: Dimension = [0, 0, 0, 0, 1, 0, 0, 0];
+const N: Dimension = [0, 0, 0, 0, 0, 1, 0, 0];
+const ANGLE: Dimension = [0, 0, 0, 0, 0, 0, 1, 0];
+const LIGHT: Dimension = [0, 0, 0, 0, 0, 0, 0, 1];
+pub(crate) const NONE: Dimension = [0; 8];
+const VOLUME: Dimension = [3, 0, 0, 0, 0, 0, 0, 0];
+const FORCE: Dimension = [1, 1, -2, 0, 0, 0, 0, 0];
+const ENERGY: Dimension = [2, 1, -2, 0, 0, 0, 0, 0];
+const POWER: Dimension = [2, 1, -3, 0, 0, 0, 0, 0];
+const PRESSURE: Dimension = [-1, 1, -2, 0, 0, 0, 0, 0];
+const CHARGE: Dimension = [0, 0, 1, 1, 0, 0, 0, 0];
+const VOLTAGE: Dimension = [2, 1, -3, -1, 0, 0, 0, 0];
+const RESISTANCE: Dimension = [2, 1, -3, -2, 0, 0, 0, 0];
+const FREQUENCY: Dimension = [0, 0, -1, 0, 0, 0, 0, 0];
+const SPEED: Dimension = [1, 0, -1, 0, 0, 0, 0, 0];
+const MAGNETIC: Dimension = [0, 1, -2, -1, 0, 0, 0, 0];
+const CAPACITANCE: Dimension = [-2, -1, 4, 2, 0, 0, 0, 0];
+const INDUCTANCE: Dimension = [2, 1, -2, -2, 0, 0, 0, 0];
+const FLUX: Dimension = [2, 1, -2, -1, 0, 0, 0, 0];
+const CONDUCTANCE: Dimension = [-2, -1, 3, 2, 0, 0, 0, 0];
+const ILLUMINANCE: Dimension = [-2, 0, 0, 0, 0, 0, 0, 1];
+const AREA: Dimension = [2, 0, 0, 0, 0, 0, 0, 0];
+const CONCENTRATION: Dimension = [-3, 0, 0, 0, 0, 1, 0, 0];
 
 /// A unit as read: `factor * pi^pi_power` base units of a dimension, or a thing that is counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +117,64 @@ const TABLE: &[(&str, Dimension, i64, i64)] = &[
     ("unit 单位", NONE, 1, 1),
 ];
 
+/// Units that take prefixes: symbols, names in the singular, dimension, and the size as a numerator and a power of ten.
+const PREFIXED: &[(&str, &str, Dimension, i64, i32)] = &[
+    ("m", "meter metre", L, 1, 0),
+    ("g", "gram gramme", M, 1, -3),
+    ("s", "second", T, 1, 0),
+    ("A", "ampere amp", A, 1, 0),
+    ("K", "kelvin", K, 1, 0),
+    ("mol", "mole", N, 1, 0),
+    ("Hz", "hertz", FREQUENCY, 1, 0),
+    ("N", "newton", FORCE, 1, 0),
+    ("Pa", "pascal", PRESSURE, 1, 0),
+    ("J", "joule", ENERGY, 1, 0),
+    ("W", "watt", POWER, 1, 0),
+    ("C", "coulomb", CHARGE, 1, 0),
+    ("V", "volt", VOLTAGE, 1, 0),
+    ("F", "farad", CAPACITANCE, 1, 0),
+    ("Ω", "ohm", RESISTANCE, 1, 0),
+    ("T", "tesla", MAGNETIC, 1, 0),
+    ("H", "henry", INDUCTANCE, 1, 0),
+    ("Wb", "weber", FLUX, 1, 0),
+    ("S", "siemens", CONDUCTANCE, 1, 0),
+    ("lm", "lumen", LIGHT, 1, 0),
+    ("lx", "lux", ILLUMINANCE, 1, 0),
+    ("Bq", "becquerel", FREQUENCY, 1, 0),
+    (ELECTRONVOLT, "electronvolt", ENERGY, 1_602_176_634, -28),
+    ("L l", "liter litre", VOLUME, 1, -3),
+    ("Wh", "watthour", ENERGY, 3600, 0),
+    ("Ah", "", CHARGE, 3600, 0),
+    ("cal", "calorie", ENERGY, 4184, -3),
+    ("bar", "bar", PRESSURE, 1, 5),
+];
+
+/// The unit whose size is measured, not defined by others: published conversions of it are rounded.
+pub(crate) const ELECTRONVOLT: &str = "eV";
+
+/// Units without prefixes that [`TABLE`] does not have, in the form of [`PREFIXED`].
+const PLAIN: &[(&str, &str, Dimension, i64, i32)] =
+    &[("Å", "angstrom ångström", L, 1, -10), ("ha", "hectare", AREA, 1, 4)];
+
+/// Symbol, name and power of ten of a prefix.
+const PREFIXES: &[(&str, &str, i32)] = &[
+    ("p", "pico", -12),
+    ("n", "nano", -9),
+    ("u", "micro", -6),
+    ("μ", "micro", -6),
+    ("m", "milli", -3),
+    ("c", "centi", -2),
+    ("d", "deci", -1),
+    ("h", "hecto", 2),
+    ("k", "kilo", 3),
+    ("M", "mega", 6),
+    ("G", "giga", 9),
+    ("T", "tera", 12),
+];
+
+/// Spellings of mol/L, apart from the rest because `M` is a prefix, too.
+const MOLAR: &[(&str, i32)] = &[("M", 3), ("mM", 0), ("uM", -3), ("μM", -3), ("nM", -6), ("pM", -9)];
+
 /// Rows of the table by name.
 static ROWS: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
     let names = TABLE.iter().enumerate().flat_map(|(i, row)| row.0.split(' ').map(move |name| (name, i)));
@@ -155,7 +221,9 @@ pub(crate) fn lookup(name: &str) -> Option<Unit> {
         "°C" | "℃" | "celsius" | "Celsius" => {
             return Some(Unit { thing: "celsius".into(), ..unit(NONE, 1, 1, 0) });
         }
-        "°F" | "℉" => return Some(Unit { thing: "fahrenheit".into(), ..unit(NONE, 1, 1, 0) }),
+        "°F" | "℉" | "fahrenheit" | "Fahrenheit" => {
+            return Some(Unit { thing: "fahrenheit".into(), ..unit(NONE, 1, 1, 0) });
+        }
         _ => {}
     }
     if let Some((_, thing)) = CURRENCIES.iter().find(|c| c.0 == name) {
@@ -177,6 +245,51 @@ pub(crate) fn lookup(name: &str) -> Option<Unit> {
     let row = find(name)
         .or_else(|| if long { find(&lower).or_else(|| find(lower.strip_suffix('s')?)) } else { None })?;
     Some(unit(row.1, row.2, row.3, 0))
+}
+
+/// The physical unit of a name where it is known that units stand: every prefix, and single letters, too.
+pub(crate) fn physical(name: &str) -> Option<Unit> {
+    let lower = name.to_lowercase();
+    let sized = |dimension, n: i64, power: i32| Unit {
+        dimension,
+        factor: BigRational::from_integer(n.into())
+            * num_traits::pow::Pow::pow(BigRational::from_integer(10.into()), power),
+        pi_power: 0,
+        thing: String::new(),
+        written: name.to_owned(),
+    };
+    let spelled = |names: &str, word: &str| {
+        let plural = |one: &str| {
+            word.strip_prefix(one).is_some_and(|end| matches!(end, "" | "s" | "es"))
+                || one.strip_suffix('y').is_some_and(|stem| word.strip_prefix(stem) == Some("ies"))
+        };
+        names.split_whitespace().any(plural)
+    };
+    let symbol = |symbols: &str, word: &str| symbols.split(' ').any(|s| s == word);
+    // A decay is no oscillation although both are counted per second.
+    let decays = |unit: Unit, symbol: &str| match symbol {
+        "Bq" => Unit { thing: "decay".into(), ..unit },
+        _ => unit,
+    };
+    let row = PREFIXED.iter().chain(PLAIN).find(|r| symbol(r.0, name) || spelled(r.1, &lower));
+    if let Some(r) = row {
+        return Some(decays(sized(r.2, r.3, r.4), r.0));
+    }
+    if let Some(known) = lookup(name) {
+        let measures = known.thing.is_empty() && known.pi_power == 0 && known.dimension != NONE;
+        return measures.then_some(known);
+    }
+    if let Some((_, power)) = MOLAR.iter().find(|m| m.0 == name) {
+        return Some(sized(CONCENTRATION, 1, *power));
+    }
+    PREFIXES.iter().find_map(|(short, long, power)| {
+        let by_symbol = name.strip_prefix(short);
+        let by_name = lower.strip_prefix(long);
+        let r = PREFIXED.iter().find(|r| {
+            by_symbol.is_some_and(|rest| symbol(r.0, rest)) || by_name.is_some_and(|rest| spelled(r.1, rest))
+        })?;
+        Some(decays(sized(r.2, r.3, r.4 + power), r.0))
+    })
 }
 
 impl Unit {
@@ -231,7 +344,7 @@ mod tests {
         let inch = lookup("inches").unwrap();
         assert!(cm.compatible(&inch));
         assert_eq!(&inch.factor / &cm.factor, BigRational::new(254.into(), 100.into()));
-        assert_eq!(lookup("squareinches").unwrap().dimension, [2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(lookup("squareinches").unwrap().dimension, [2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(lookup("Meters").unwrap(), Unit { written: "Meters".into(), ..lookup("m").unwrap() });
         assert!(lookup("people").is_none() && Unit::counted("people").is_plain_count());
         assert!(!lookup("$").unwrap().compatible(&lookup("€").unwrap()));

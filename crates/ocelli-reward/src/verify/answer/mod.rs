@@ -10,6 +10,7 @@ use super::lexer::{lex, lex_units};
 use super::limits::{MAX_BYTES, MAX_CELLS, MAX_ITEMS};
 use super::parser::Parser;
 use super::token::{Bracket, NotMath, Relation, Token};
+use super::units::NONE;
 use super::value::Value;
 use crate::normalise_unicode;
 
@@ -40,7 +41,7 @@ pub(crate) fn read_quantity(text: &str, names: &mut Names) -> Option<Value> {
     let value = parse(&lex_units(&brace_arguments(&folded)).ok()?, names).ok()?;
     match &value {
         Value::Scalar(s) if !s.expr.has_symbols() => {
-            let physical = s.unit.as_ref().is_some_and(|u| u.dimension != [0; 7]);
+            let physical = s.unit.as_ref().is_some_and(|u| u.dimension != NONE);
             physical.then_some(value)
         }
         _ => None,

@@ -66,20 +66,25 @@ impl Lexer<'_> {
             None => BigRational::from_integer(whole),
             Some(d) => BigRational::new(whole, power_of_ten(d)),
         };
-        // `0.1\overline{6}`: the repeating part divided by 9...90...0.
+        // `0.1\overline{6}`, `0.\overline{3}`: the repeating part divided by 9...90...0.
         let tail = &self.text[end..];
-        let repeat = tail
-            .strip_prefix("\\overline{")
-            .or_else(|| tail.strip_prefix("\\bar{"))
-            .and_then(|t| t.split_once('}'))
-            .filter(|(d, _)| !d.is_empty() && d.len() < 32 && d.bytes().all(|b| b.is_ascii_digit()));
-        let point = tail.starts_with(".\\overline{");
-        if let (Some((block, after)), Some(d)) = (repeat, decimals.or(point.then_some(0))) {
-            let nines = power_of_ten(block.len() as u32) - 1;
-            let block: BigInt = block.parse().map_err(|_| NotMath("a malformed number"))?;
-            value += BigRational::new(block, nines * power_of_ten(d));
-            end = self.text.len() - after.len();
+        let marked = match (decimals, tail.strip_prefix('.')) {
+            (Some(d), _) => Some((d, tail)),
+            (None, Some(behind)) => Some((0, behind)),
+            (None, None) => None,
+        };
+        if let Some((d, tail)) = marked
+            && let Some((block, len)) = repeating_block(tail)
+        {
+            value += repeated(&block, d)?;
+            end = self.text.len() - tail.len() + len;
             decimals = None;
+        } else if let Some(d) = decimals
+            && tail.starts_with("..")
+            && let Some(block) = visible_period(&self.text[end - d as usize..end])
+        {
+            // `0.333...` stays a decimal of three digits, with the value that its digits promise.
+            value += repeated(block, d)?;
         }
         // `1.5e3` with digits on both sides.
         let tail = &self.text[end..];
@@ -101,6 +106,46 @@ impl Lexer<'_> {
         self.at += if dots > 1 { dots } else { 0 };
         Ok(())
     }
+}
+
+/// The repeating digits that a text begins with, and how many bytes they take: `\overline{36}`, `\bar{3}`, `\dot{3}`,
+/// `\dot{1}4285\dot{7}`.
+fn repeating_block(text: &str) -> Option<(String, usize)> {
+    const LONGEST: usize = 32;
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let barred = text.strip_prefix("\\overline{").or_else(|| text.strip_prefix("\\bar{"));
+    if let Some((block, after)) = barred.and_then(|t| t.split_once('}')) {
+        return (digits(block) && block.len() < LONGEST)
+            .then(|| (block.to_owned(), text.len() - after.len()));
+    }
+    let dotted = |s: &str| {
+        let (digit, _) = s.strip_prefix("\\dot{")?.split_once('}')?;
+        (digits(digit) && digit.len() == 1).then(|| digit.to_owned())
+    };
+    let dot_len = "\\dot{0}".len();
+    let mut block = dotted(text)?;
+    let between: String = text[dot_len..].chars().take_while(char::is_ascii_digit).take(LONGEST).collect();
+    let Some(last) = dotted(&text[dot_len + between.len()..]) else { return Some((block, dot_len)) };
+    block.push_str(&between);
+    block.push_str(&last);
+    Some((block, 2 * dot_len + between.len()))
+}
+
+/// The period that digits before an ellipsis show: three times over, or twice where they are all there is.
+fn visible_period(digits: &str) -> Option<&str> {
+    const LONGEST: usize = 16;
+    (1..=LONGEST.min(digits.len() / 2)).find_map(|p| {
+        let block = &digits[digits.len() - p..];
+        let shown = digits.as_bytes().rchunks_exact(p).take_while(|c| *c == block.as_bytes()).count();
+        (shown >= 3 || p > 1 && shown == 2 && digits.len() == 2 * p).then_some(block)
+    })
+}
+
+/// The value of a block of digits that repeats for ever behind `d` digits after the point.
+fn repeated(block: &str, d: u32) -> Result<BigRational, NotMath> {
+    let nines = power_of_ten(block.len() as u32) - 1;
+    let block: BigInt = block.parse().map_err(|_| NotMath("a malformed number"))?;
+    Ok(BigRational::new(block, nines * power_of_ten(d)))
 }
 
 fn power_of_ten(n: u32) -> BigInt {
