@@ -367,6 +367,53 @@ fn items_without_output_and_doubled_outputs_are_told() {
     }
 }
 
+/// Four pairs as PandaLM keeps them, of which three are decided and one is a tie; `text` is the file of outputs.
+fn pandalm(text: &str) -> Evaluation {
+    let dir = tempfile::tempdir().unwrap();
+    let task = Task::parse("pandalm").unwrap();
+    let rows: Vec<Value> = [1, 2, 0, 1]
+        .iter()
+        .enumerate()
+        .map(|(i, gold)| json!({"idx": i, "instruction": format!("Do {i}."), "input": "", "response1": "a", "response2": "b", "annotator1": gold, "annotator2": gold, "annotator3": gold, "cmp_key": "x_y"}))
+        .collect();
+    std::fs::create_dir_all(dir.path().join("pandalm")).unwrap();
+    std::fs::write(dir.path().join("pandalm/testset-v1.json"), json!(rows).to_string()).unwrap();
+    let path = dir.path().join("o.json");
+    std::fs::write(&path, text).unwrap();
+    let stored =
+        read_stored(&task, &path, None, || load(&task, dir.path(), dir.path(), Pictures::Ignore)).unwrap();
+    rescore(&task, &stored, "m", &Extra::default()).unwrap()
+}
+
+fn told(e: &Evaluation, part: &str) {
+    assert!(e.summary.notes.iter().any(|n| n.contains(part)), "{part}: {:?}", e.summary.notes);
+}
+
+/// Pairs without a verdict are failed requests, as items without an answer are.
+#[test]
+fn pairs_without_output_count_as_failed() {
+    let e = pandalm(r#"[{"id": "0", "response": "1"}]"#);
+    assert_eq!((e.summary.outcomes[&Outcome::Ok], e.summary.outcomes[&Outcome::Failed]), (1, 3));
+    assert_eq!((e.summary.strict.credit, e.summary.strict.n, e.summary.reference.n), (1.0, 4, 4));
+    assert_eq!((e.summary.strict.worst, e.summary.strict.best), (0.25, 1.0));
+    told(&e, "3 items have no stored output");
+}
+
+#[test]
+fn rows_without_a_response_are_told() {
+    let text = "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\": null}\n{\"id\": 3}\n";
+    let e = rescored("aime24", "a.jsonl", text, None).unwrap();
+    assert_eq!((e.summary.strict.credit, e.summary.strict.n), (1.0, 3));
+    assert_eq!(e.summary.outcomes[&Outcome::Failed], 2);
+    told(&e, "2 rows hold no response (row 2, 3); they count as failed");
+    let e = pandalm(r#"[{"id": "0", "response": "1"}, {"id": "1", "response": null}]"#);
+    assert_eq!((e.summary.outcomes[&Outcome::Ok], e.summary.outcomes[&Outcome::Failed]), (1, 3));
+    told(&e, "1 rows hold no response (row 2)");
+    told(&e, "2 items have no stored output");
+    let e = rescored("aime24", "a.jsonl", "{\"id\": 1, \"response\": [\"2\", null]}\n", None).unwrap();
+    told(&e, "1 rows lack some of their samples (row 1)");
+}
+
 #[test]
 fn formats_are_found_out() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,12 +22,16 @@ const ENDS: [&str; 6] = [
 
 /// Most samples that one row may hold.
 const MAX_SAMPLES: usize = 4096;
+/// Most rows or items that a note names.
+const NAMED: usize = 5;
 
 pub(super) fn answers(
     task: &Task,
     format: &StoredFormat,
     rows: &Rows,
-) -> Result<Vec<StoredAnswer>, LoadError> {
+) -> Result<(Vec<StoredAnswer>, Vec<String>), LoadError> {
+    let mut silent = Vec::new();
+    let mut gaps = Vec::new();
     let mut problems = Problems::default();
     let mut samples: HashMap<String, u32> = HashMap::new();
     let mut answers = Vec::with_capacity(rows.len());
@@ -73,6 +77,11 @@ pub(super) fn answers(
             }
         };
         let several = said.len() > 1;
+        if said.iter().all(Option::is_none) {
+            silent.push(place.row);
+        } else if said.iter().any(Option::is_none) {
+            gaps.push(place.row);
+        }
         let labels = labels(cell(row, &format.label), said.len());
         let cut = ENDS.iter().any(|c| {
             cell(row, c).and_then(Value::as_str).is_some_and(|r| ["length", "max_tokens"].contains(&r))
@@ -108,7 +117,30 @@ pub(super) fn answers(
         }
     }
     problems.into_result(&task.benchmark.title)?;
-    Ok(answers)
+    // Failed requests of the program and rows that the format does not fit look alike, so they are told.
+    let mut notes = Vec::new();
+    if !silent.is_empty() {
+        notes.push(format!(
+            "{} rows hold no response ({}); they count as failed",
+            silent.len(),
+            first_rows(&silent)
+        ));
+    }
+    if !gaps.is_empty() {
+        notes.push(format!(
+            "{} rows lack some of their samples ({}); these count as failed",
+            gaps.len(),
+            first_rows(&gaps)
+        ));
+    }
+    Ok((answers, notes))
+}
+
+/// The first of some rows: `row 2, 3, 5, ..`.
+fn first_rows(rows: &[usize]) -> String {
+    let first: Vec<String> = rows.iter().take(NAMED).map(usize::to_string).collect();
+    let more = if rows.len() > NAMED { ", .." } else { "" };
+    format!("row {}{more}", first.join(", "))
 }
 
 /// Numbered columns of the samples of a row, from 0 or from 1.

@@ -152,7 +152,7 @@ pub fn read_stored(
         }
         _ => own_items(task, &format, rows.clone())?,
     };
-    let answers = answers::answers(task, &format, &rows)?;
+    let (answers, told) = answers::answers(task, &format, &rows)?;
     let mut notes = vec![format!("stored outputs read as: {}", format.name)];
     notes.extend(found_how);
     if format.response == "answer" {
@@ -166,6 +166,7 @@ pub fn read_stored(
             ));
         }
     }
+    notes.extend(told);
     notes.extend(uneven(&answers));
     Ok(Stored {
         by_judge: !format.judge.is_empty(),
