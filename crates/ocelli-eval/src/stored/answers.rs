@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
 use ocelli_agent::endpoint::{Outcome, Usage};
 use serde_json::{Map, Value};
 
 use super::cells::{cell, label, responses};
 use super::{PairNames, Rows, StoredAnswer, names_repeat, text};
-use crate::declare::{StoredFormat, Task};
+use crate::declare::{Kind, StoredFormat, Task};
 use crate::load::{LoadError, Place, Problems, kind_of};
 
 /// Where programs and interfaces of endpoints say how an answer ended.
@@ -32,6 +33,7 @@ pub(super) fn answers(
 ) -> Result<(Vec<StoredAnswer>, Vec<String>), LoadError> {
     let mut silent = Vec::new();
     let mut gaps = Vec::new();
+    let mut unnumbered: IndexMap<String, usize> = IndexMap::new();
     let mut problems = Problems::default();
     let mut samples: HashMap<String, u32> = HashMap::new();
     let mut answers = Vec::with_capacity(rows.len());
@@ -77,6 +79,9 @@ pub(super) fn answers(
             }
         };
         let several = said.len() > 1;
+        if row.get("sample").is_none() {
+            *unnumbered.entry(item.clone()).or_insert(0) += 1;
+        }
         if said.iter().all(Option::is_none) {
             silent.push(place.row);
         } else if said.iter().any(Option::is_none) {
@@ -131,6 +136,21 @@ pub(super) fn answers(
             "{} rows lack some of their samples ({}); these count as failed",
             gaps.len(),
             first_rows(&gaps)
+        ));
+    }
+    // The file itself numbers no samples: its rows may as well be two runs in one file, or a mistaken name.
+    let again: Vec<&str> = unnumbered.iter().filter(|(_, n)| **n > 1).map(|(id, _)| id.as_str()).collect();
+    if !again.is_empty() {
+        let first: Vec<String> = again.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+        let more = if again.len() > NAMED { ", .." } else { "" };
+        let read_as = match task.benchmark.kind {
+            Kind::Answer => "samples",
+            Kind::Pair | Kind::BestOf => "verdicts that must all be right in strict mode",
+        };
+        notes.push(format!(
+            "{} items have more than one response: read as {read_as} ({}{more})",
+            again.len(),
+            first.join(", ")
         ));
     }
     Ok((answers, notes))
