@@ -3,10 +3,12 @@
 // Helpers outside #[test] functions are tests as well.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use ocelli_agent::endpoint::Outcome;
 use ocelli_eval::declare::{Format, StoredFormat, Task};
 use ocelli_eval::evaluate::{Evaluation, Extra, rescore};
-use ocelli_eval::load::{LoadError, Pictures, Table, load};
+use ocelli_eval::load::{Images, LoadError, Pictures, Place, Row, Table, fingerprint, load};
 use ocelli_eval::stored::{read_stored, sniff};
 use serde_json::{Value, json};
 
@@ -46,7 +48,10 @@ fn published_emma_files() {
     let task = Task::parse("emma").unwrap();
     let mut wrong = Vec::new();
     for file in files {
-        let stored = read_stored(&task, &file, None, || unreachable!("the files hold their items")).unwrap();
+        let stored = read_stored(&task, &file, None, || {
+            load(&task, Path::new("none"), Path::new("none"), Pictures::Ignore)
+        })
+        .unwrap();
         let e = rescore(&task, &stored, "file", &Extra::default()).unwrap();
         let labels = e.summary.labels.unwrap();
         assert_eq!(labels.compared, e.records.len(), "{}", file.display());
@@ -362,9 +367,131 @@ fn items_without_output_and_doubled_outputs_are_told() {
         "the mean of two samples, one item, none"
     );
     assert_eq!(e.summary.outcomes[&Outcome::Failed], 1);
+    told(&e, "1 items have more than one response: read as samples (`1`)");
     for part in ["1 items have no stored output", "1 items have more outputs than the others (2 against 1)"] {
         assert!(e.summary.notes.iter().any(|n| n.contains(part)), "{part}: {:?}", e.summary.notes);
     }
+}
+
+/// Four pairs as PandaLM keeps them, of which three are decided and one is a tie; `text` is the file of outputs.
+fn pandalm(text: &str) -> Evaluation {
+    let dir = tempfile::tempdir().unwrap();
+    let task = Task::parse("pandalm").unwrap();
+    let rows: Vec<Value> = [1, 2, 0, 1]
+        .iter()
+        .enumerate()
+        .map(|(i, gold)| json!({"idx": i, "instruction": format!("Do {i}."), "input": "", "response1": "a", "response2": "b", "annotator1": gold, "annotator2": gold, "annotator3": gold, "cmp_key": "x_y"}))
+        .collect();
+    std::fs::create_dir_all(dir.path().join("pandalm")).unwrap();
+    std::fs::write(dir.path().join("pandalm/testset-v1.json"), json!(rows).to_string()).unwrap();
+    let path = dir.path().join("o.json");
+    std::fs::write(&path, text).unwrap();
+    let stored =
+        read_stored(&task, &path, None, || load(&task, dir.path(), dir.path(), Pictures::Ignore)).unwrap();
+    rescore(&task, &stored, "m", &Extra::default()).unwrap()
+}
+
+fn told(e: &Evaluation, part: &str) {
+    assert!(e.summary.notes.iter().any(|n| n.contains(part)), "{part}: {:?}", e.summary.notes);
+}
+
+/// Pairs without a verdict are failed requests, as items without an answer are.
+#[test]
+fn pairs_without_output_count_as_failed() {
+    let e = pandalm(r#"[{"id": "0", "response": "1"}]"#);
+    assert_eq!((e.summary.outcomes[&Outcome::Ok], e.summary.outcomes[&Outcome::Failed]), (1, 3));
+    assert_eq!((e.summary.strict.credit, e.summary.strict.n, e.summary.reference.n), (1.0, 4, 4));
+    assert_eq!((e.summary.strict.worst, e.summary.strict.best), (0.25, 1.0));
+    told(&e, "3 items have no stored output");
+}
+
+#[test]
+fn rows_without_a_response_are_told() {
+    let text = "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 2, \"response\": null}\n{\"id\": 3}\n";
+    let e = rescored("aime24", "a.jsonl", text, None).unwrap();
+    assert_eq!((e.summary.strict.credit, e.summary.strict.n), (1.0, 3));
+    assert_eq!(e.summary.outcomes[&Outcome::Failed], 2);
+    told(&e, "2 rows hold no response (row 2, 3); they count as failed");
+    let e = pandalm(r#"[{"id": "0", "response": "1"}, {"id": "1", "response": null}]"#);
+    assert_eq!((e.summary.outcomes[&Outcome::Ok], e.summary.outcomes[&Outcome::Failed]), (1, 3));
+    told(&e, "1 rows hold no response (row 2)");
+    told(&e, "2 items have no stored output");
+    let e = rescored("aime24", "a.jsonl", "{\"id\": 1, \"response\": [\"2\", null]}\n", None).unwrap();
+    told(&e, "1 rows lack some of their samples (row 1)");
+}
+
+/// Samples are told where nothing but a repeated name makes them samples.
+#[test]
+fn repeated_names_are_told() {
+    let note = "more than one response";
+    let text = "{\"id\": 1, \"response\": \"2\"}\n{\"id\": 1, \"response\": \"3\"}\n";
+    let e = rescored("aime24", "a.jsonl", text, None).unwrap();
+    assert_eq!(e.summary.samples, 2);
+    told(&e, "1 items have more than one response: read as samples (`1`)");
+    let numbered =
+        "{\"id\": 1, \"response\": \"2\", \"sample\": 0}\n{\"id\": 1, \"response\": \"3\", \"sample\": 1}\n";
+    for quiet in [numbered, "{\"id\": 1, \"response\": [\"2\", \"3\"]}\n"] {
+        let e = rescored("aime24", "a.jsonl", quiet, None).unwrap();
+        assert!(!e.summary.notes.iter().any(|n| n.contains(note)), "{quiet} {:?}", e.summary.notes);
+    }
+    let e = pandalm(r#"[{"id": "0", "response": "1"}, {"id": "0", "response": "2"}]"#);
+    told(&e, "1 items have more than one response: read as verdicts");
+    assert_eq!(e.summary.strict.credit, 0.0);
+}
+
+/// A file that holds its items may hold a few of them only.
+#[test]
+fn a_part_of_the_data_set_is_told() {
+    let row = |pid: &str| json!({"pid": pid, "question": "How many?", "choices": null, "answer": "1", "question_type": "free_form", "answer_type": "integer", "response": "1", "extraction": "1", "true_false": true});
+    let file = serde_json::to_string_pretty(&json!({"1": row("1"), "2": row("2")})).unwrap();
+    let e = rescored("mathvista", "output.json", &file, None).unwrap();
+    told(&e, "the number of items, 2, is that of the file");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.json");
+    std::fs::write(&path, &file).unwrap();
+    let task = Task::parse("mathvista").unwrap();
+    let some = |ids: &[&str]| -> Vec<String> {
+        let table = || -> Result<Table, LoadError> {
+            let place = |row: usize| Place { file: "d".into(), row };
+            let rows = ids.iter().enumerate().map(|(i, id)| Row {
+                id: (*id).to_owned(),
+                place: place(i + 1),
+                columns: Default::default(),
+                images: Default::default(),
+            });
+            let rows: Vec<Row> = rows.collect();
+            Ok(Table { fingerprint: fingerprint(&rows), rows, images: Images::new(Path::new("")) })
+        };
+        let stored = read_stored(&task, &path, None, table).unwrap();
+        rescore(&task, &stored, "m", &Extra::default()).unwrap().summary.notes
+    };
+    let partial = some(&["1", "2", "3", "4", "5"]);
+    assert!(
+        partial.iter().any(|n| n.contains("3 of the data set's 5 items have no stored output")),
+        "{partial:?}"
+    );
+    let whole = some(&["1", "2"]);
+    assert!(!whole.iter().any(|n| n.contains("no stored output")), "{whole:?}");
+}
+
+/// PandaLM's own judge says 1, 2 or Tie and gives its reason below; its raters say 0 for a tie.
+#[test]
+fn verdicts_in_the_words_of_pandalm() {
+    let said = ["1", "2\n\n### Reason: it is better.\n\n### Reference: c", "Tie", "0"];
+    let file = |replies: &[&str]| -> String {
+        let rows: Vec<Value> =
+            replies.iter().enumerate().map(|(i, r)| json!({"id": i.to_string(), "response": r})).collect();
+        json!(rows).to_string()
+    };
+    let e = pandalm(&file(&said));
+    assert_eq!(e.summary.outcomes.get(&Outcome::Unparsed), None, "{:?}", e.summary.outcomes);
+    assert_eq!(e.summary.strict.credit, 3.0, "the last gold is 1, not a tie");
+    assert_eq!(e.summary.reference.credit, 0.0, "the official rule reads brackets only");
+    let e = pandalm(&file(&["1\n\n### Reason: x", "0", "0\n\n### Reason: x", "Tie\n### Reason: x"]));
+    assert_eq!((e.summary.strict.credit, e.summary.outcomes[&Outcome::Ok]), (2.0, 4));
+    // A number that only begins a list is no verdict.
+    let e = pandalm(&file(&["1\n\nResponse 1 is shorter.", "2", "Tie", "1"]));
+    assert_eq!(e.summary.outcomes[&Outcome::Unparsed], 1);
 }
 
 #[test]

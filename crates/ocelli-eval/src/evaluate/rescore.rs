@@ -69,7 +69,12 @@ pub fn rescore(
                     let (variant, outcome, read) = one(a);
                     Presented { variant, outcome, text: a.text.as_str(), read }
                 });
-                presented.push(seen.collect());
+                let mut seen: Vec<Presented<'_>> = seen.collect();
+                if seen.is_empty() {
+                    // A pair nobody judged is a failed request: without any verdict it would pass for one that ended well.
+                    seen.push(Presented { variant: 0, outcome: Outcome::Failed, text: "", read: None });
+                }
+                presented.push(seen);
             }
             let verdicts: Vec<(GivenVerdict, &[Presented<'_>])> = stored
                 .items

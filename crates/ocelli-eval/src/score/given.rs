@@ -7,7 +7,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::{Verdict, missing_credit};
-use crate::declare::{Kind, Missing, ReplyRule, Task, Ties};
+use crate::declare::{Better, Kind, Missing, ReplyRule, Task, Ties};
 use crate::item::{Gold, Item};
 use crate::prompt::option_letter;
 
@@ -73,10 +73,13 @@ static TOLERANT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 static BARE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^[\s*(\[]*([A-Za-z]|\d+)[\s*)\].]*$").ok());
+    LazyLock::new(|| Regex::new(&format!(r"^[\s*(\[]*([A-Za-z]|\d+)[\s*)\].]*{END}")).ok());
+/// A bare verdict is the whole reply, or stands above its reason under a heading, as PandaLM's own judge writes it.
+const END: &str = r"(?:$|\n\s*#+\s*(?i:reason)\b)";
 static TIE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)\[\[\s*tie\s*\]\]|\b(?:it(?:'s| is) a tie|equally good|both (?:answers|responses) are equal|neither is better)\b|一样好|平局")
-        .ok()
+    let bare = format!(r"^[\s*(\[]*tie[\s*)\].]*{END}");
+    let named = r"\[\[\s*tie\s*\]\]|\b(?:it(?:'s| is) a tie|equally good|both (?:answers|responses) are equal|neither is better)\b|一样好|平局";
+    Regex::new(&format!(r"(?i){bare}|{named}")).ok()
 });
 
 fn place(name: &str, count: usize) -> Choice {
@@ -117,6 +120,16 @@ pub fn choice_of_reply(reply: &str, count: usize, official: Option<ReplyRule>) -
             }
         }
     }
+}
+
+/// Reads a verdict tolerantly. Where raters say 1, 2 or 0, a bare 0 is their word for a tie; elsewhere it may be an index.
+fn tolerant_choice(task: &Task, reply: &str, count: usize) -> Choice {
+    let raters = task.benchmark.given.as_ref().is_some_and(|g| matches!(g.better, Better::Raters(_)));
+    let bare = BARE.as_ref().and_then(|re| re.captures(reply)).and_then(|c| c.get(1));
+    if raters && bare.is_some_and(|name| name.as_str() == "0") {
+        return Choice::Tie;
+    }
+    choice_of_reply(reply, count, None)
 }
 
 /// Original index of the answer at a place of a variant: pairs are reversed, several answers are rotated.
@@ -162,7 +175,7 @@ pub fn score_given(task: &Task, item: &Item, verdicts: &[Presented<'_>]) -> Give
         let (by_official, tolerant) = match (absent, v.read) {
             (true, _) => (Choice::Unparsed, Choice::Unparsed),
             (false, Some(p)) => (Choice::Place(p), Choice::Place(p)),
-            (false, None) => (choice_of_reply(v.text, count, official), choice_of_reply(v.text, count, None)),
+            (false, None) => (choice_of_reply(v.text, count, official), tolerant_choice(task, v.text, count)),
         };
         match right(by_official) {
             Some(right) => {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
 use ocelli_agent::endpoint::{Outcome, Usage};
 use serde_json::{Map, Value};
 
 use super::cells::{cell, label, responses};
 use super::{PairNames, Rows, StoredAnswer, names_repeat, text};
-use crate::declare::{StoredFormat, Task};
+use crate::declare::{Kind, StoredFormat, Task};
 use crate::load::{LoadError, Place, Problems, kind_of};
 
 /// Where programs and interfaces of endpoints say how an answer ended.
@@ -22,12 +23,17 @@ const ENDS: [&str; 6] = [
 
 /// Most samples that one row may hold.
 const MAX_SAMPLES: usize = 4096;
+/// Most rows or items that a note names.
+const NAMED: usize = 5;
 
 pub(super) fn answers(
     task: &Task,
     format: &StoredFormat,
     rows: &Rows,
-) -> Result<Vec<StoredAnswer>, LoadError> {
+) -> Result<(Vec<StoredAnswer>, Vec<String>), LoadError> {
+    let mut silent = Vec::new();
+    let mut gaps = Vec::new();
+    let mut unnumbered: IndexMap<String, usize> = IndexMap::new();
     let mut problems = Problems::default();
     let mut samples: HashMap<String, u32> = HashMap::new();
     let mut answers = Vec::with_capacity(rows.len());
@@ -73,6 +79,14 @@ pub(super) fn answers(
             }
         };
         let several = said.len() > 1;
+        if row.get("sample").is_none() {
+            *unnumbered.entry(item.clone()).or_insert(0) += 1;
+        }
+        if said.iter().all(Option::is_none) {
+            silent.push(place.row);
+        } else if said.iter().any(Option::is_none) {
+            gaps.push(place.row);
+        }
         let labels = labels(cell(row, &format.label), said.len());
         let cut = ENDS.iter().any(|c| {
             cell(row, c).and_then(Value::as_str).is_some_and(|r| ["length", "max_tokens"].contains(&r))
@@ -108,7 +122,45 @@ pub(super) fn answers(
         }
     }
     problems.into_result(&task.benchmark.title)?;
-    Ok(answers)
+    // Failed requests of the program and rows that the format does not fit look alike, so they are told.
+    let mut notes = Vec::new();
+    if !silent.is_empty() {
+        notes.push(format!(
+            "{} rows hold no response ({}); they count as failed",
+            silent.len(),
+            first_rows(&silent)
+        ));
+    }
+    if !gaps.is_empty() {
+        notes.push(format!(
+            "{} rows lack some of their samples ({}); these count as failed",
+            gaps.len(),
+            first_rows(&gaps)
+        ));
+    }
+    // The file itself numbers no samples: its rows may as well be two runs in one file, or a mistaken name.
+    let again: Vec<&str> = unnumbered.iter().filter(|(_, n)| **n > 1).map(|(id, _)| id.as_str()).collect();
+    if !again.is_empty() {
+        let first: Vec<String> = again.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+        let more = if again.len() > NAMED { ", .." } else { "" };
+        let read_as = match task.benchmark.kind {
+            Kind::Answer => "samples",
+            Kind::Pair | Kind::BestOf => "verdicts that must all be right in strict mode",
+        };
+        notes.push(format!(
+            "{} items have more than one response: read as {read_as} ({}{more})",
+            again.len(),
+            first.join(", ")
+        ));
+    }
+    Ok((answers, notes))
+}
+
+/// The first of some rows: `row 2, 3, 5, ..`.
+fn first_rows(rows: &[usize]) -> String {
+    let first: Vec<String> = rows.iter().take(NAMED).map(usize::to_string).collect();
+    let more = if rows.len() > NAMED { ", .." } else { "" };
+    format!("row {}{more}", first.join(", "))
 }
 
 /// Numbered columns of the samples of a row, from 0 or from 1.

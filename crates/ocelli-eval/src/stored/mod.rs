@@ -108,7 +108,8 @@ const MAX_RIGHT: usize = 1024;
 type Rows = Vec<(Place, Map<String, Value>)>;
 
 /// Reads stored outputs of a task. `given` names the columns in place of the declared formats. `table` gives the data
-/// set, which is needed unless the file holds its own items; it is called at most once.
+/// set, which is needed unless the file holds its own items, and then tells how much of it the file leaves out; it is
+/// called once.
 pub fn read_stored(
     task: &Task,
     path: &Path,
@@ -117,8 +118,10 @@ pub fn read_stored(
 ) -> Result<Stored, StoredError> {
     let (mut format, mut rows) = choose::choose(task, path, given)?;
     let mut found_how = Vec::new();
-    let table = if format.own_items { None } else { Some(table()) };
-    if let Some(Err(LoadError::Missing { .. })) = &table {
+    let table = table();
+    if let Err(LoadError::Missing { .. }) = &table
+        && !format.own_items
+    {
         if given.is_none() {
             data_set::refuse_alone(task, &format, &rows, path)?;
         }
@@ -137,7 +140,7 @@ pub fn read_stored(
         }
     }
     let (items, data) = match table {
-        Some(table) if !format.own_items => {
+        table if !format.own_items => {
             let table = table?;
             let items = items_to_rescore(task, &table)?;
             let message = |message: String| StoredError::Items { path: path.to_owned(), message };
@@ -150,9 +153,13 @@ pub fn read_stored(
             }
             (items, table.fingerprint)
         }
-        _ => own_items(task, &format, rows.clone())?,
+        table => {
+            let (items, data) = own_items(task, &format, rows.clone())?;
+            found_how.extend(left_out(task, &items, table.as_ref().ok()));
+            (items, data)
+        }
     };
-    let answers = answers::answers(task, &format, &rows)?;
+    let (answers, told) = answers::answers(task, &format, &rows)?;
     let mut notes = vec![format!("stored outputs read as: {}", format.name)];
     notes.extend(found_how);
     if format.response == "answer" {
@@ -166,6 +173,7 @@ pub fn read_stored(
             ));
         }
     }
+    notes.extend(told);
     notes.extend(uneven(&answers));
     Ok(Stored {
         by_judge: !format.judge.is_empty(),
@@ -175,6 +183,30 @@ pub fn read_stored(
         answers,
         data,
         notes,
+    })
+}
+
+/// What of the data set a file that stands for it leaves out: those items are in no denominator, so this must be said.
+fn left_out(task: &Task, items: &[Item], table: Option<&Table>) -> Option<String> {
+    let here = items.len();
+    let Some(table) = table else {
+        // With axes the published number may be that of another variant.
+        let published = task.benchmark.source.rows.filter(|rows| task.axes.is_empty() && *rows != here);
+        let published =
+            published.map_or(String::new(), |rows| format!("; the published data set has {rows}"));
+        return Some(format!(
+            "the file stands for its own data set: the number of items, {here}, is that of the file{published}"
+        ));
+    };
+    let stored: HashSet<&str> = items.iter().map(|i| i.id.as_str()).collect();
+    let found = table.rows.iter().filter(|row| stored.contains(row.id.as_str())).count();
+    // Files may name the items in a way of their own: then only the numbers can be compared.
+    let missing = table.rows.len().saturating_sub(if found > 0 { found } else { here });
+    (missing > 0).then(|| {
+        format!(
+            "{missing} of the data set's {} items have no stored output; the file stands for its own data set, and they are not in the denominator: the number of items, {here}, is that of the file",
+            table.rows.len()
+        )
     })
 }
 
