@@ -42,13 +42,22 @@ fn trim_spacing(text: &str) -> &str {
             text = text.strip_prefix(s).unwrap_or(text);
             text = text.strip_suffix(s).unwrap_or(text).trim();
         }
-        if let Some(rest) = text.strip_suffix(['.', '。', ',', '，', ';', '；', ':', '?']) {
+        if !goes_on(text)
+            && let Some(rest) = text.strip_suffix(['.', '。', ',', '，', ';', '；', ':', '?'])
+        {
             text = rest.trim();
         }
         if text.len() == before {
             return text;
         }
     }
+}
+
+/// `0.333...`: the points are no punctuation, they say that the decimal goes on.
+fn goes_on(text: &str) -> bool {
+    let Some(number) = text.strip_suffix("...") else { return false };
+    let whole = number.trim_end_matches(|c: char| c.is_ascii_digit());
+    whole.len() < number.len() && whole.ends_with('.')
 }
 
 /// Braces around one-character arguments: `\frac12` becomes `\frac{1}{2}`, `\sqrt2` becomes `\sqrt{2}`.
