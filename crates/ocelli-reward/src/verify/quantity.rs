@@ -24,6 +24,7 @@ const SCALES: &[(&str, &[&str])] = &[
 ];
 
 /// What a side was read as.
+#[allow(clippy::large_enum_variant)] // two of them live for one comparison
 enum Side {
     /// A numeral with units that are all known.
     Quantity(Quantity),
