@@ -10,16 +10,19 @@
 //!    there, every sampled token of every turn is trained, nothing else is (V-ToolRL's code trained the first turn only).
 //! 2. A group's prompt and picture go through the model once, forward and backward.
 //! 3. Whether a group is informative is exact equality of its rewards. Responses whose advantage is exactly zero are not
-//!    run through the model unless a KL or entropy term needs them; they stay in the denominator.
+//!    run through the model unless a KL or entropy term needs them. They stay in the denominator until a replayed response
+//!    takes their place, so that the policy term is divided by B G at every fill of the buffer (with masked responses, which
+//!    have no place, by less). KL and entropy are means over the responses for which they are computed, replays included.
 //! 4. Fresh responses are on-policy: their ratio is taken against the trainer's own log-probabilities of the same pass, so it
 //!    is 1 and its gradient exact. The sampler's recorded log-probabilities are compared with them (mismatch) and
 //!    corrected for where wanted. Replayed responses take their ratio against what they were sampled with.
-//! 5. Rollouts that failed for reasons outside the policy carry no gradient and no reward; they are counted, and their group
-//!    is judged by its other members.
+//! 5. Rollouts that failed for reasons outside the policy carry no gradient and no reward, KL and entropy included; they count
+//!    in the policy term's denominator, and their group is judged by its other members.
 //! 6. Rollouts may go on over several steps ([`Partial`]); tokens that older weights sampled take their ratio against those.
 //! 7. A response that a limit cut off is scored like any other, or masked with its share of the denominator.
 
 mod batch;
+mod denominators;
 mod evaluate;
 mod partial;
 mod stage;
@@ -68,7 +71,7 @@ pub struct PromptFilter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Count {
-    /// All of the batch: uninformative groups make the step smaller.
+    /// All of the batch: uninformative groups that no replay stands in for make the step smaller.
     #[default]
     All,
     /// Only those that carry a gradient: the step keeps its size (an effective learning-rate effect; compare with it).

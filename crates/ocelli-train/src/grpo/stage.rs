@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{Item, Scored, Stored, cut_off, responses};
+use super::denominators;
 use super::partial::{self, Carried, Partial};
 use super::table::SampleTable;
 use super::{Count, GrpoConfig, evaluate};
@@ -24,7 +25,7 @@ use crate::advantages::group_advantages;
 use crate::buffer::{FillReport, SampleBuffer};
 use crate::error::TrainError;
 use crate::hybrid_reward::{Judge, Rewarded};
-use crate::losses::{Correction, LossError, Normaliser, PolicyMetrics, Rollout, mismatch_stats};
+use crate::losses::{Correction, Divisors, LossError, Normaliser, PolicyMetrics, Rollout, mismatch_stats};
 use crate::responses::{Pack, Pass, TokenGrads, TokenStats, learn, micro_batches, score};
 use crate::rollouts::Rollouts;
 use crate::run::{Metrics, Stage, StepReport};
@@ -357,6 +358,20 @@ impl Grpo<'_> {
         Ok(TokenGrads { d_logp: out.d_logp, d_entropy: out.d_entropy })
     }
 
+    /// Divisors of the policy term, and of KL and entropy; see `denominators`.
+    fn divisors(&self, groups: &[Scored], items: &[&Item]) -> (Divisors, Divisors) {
+        let fresh = || {
+            let all = groups.iter().flat_map(|g| g.trajectories.iter().zip(&g.advantages));
+            all.filter(|(t, _)| !self.is_masked(t)).map(|(t, a)| (t.sampled_len(), *a))
+        };
+        let informative = Divisors::of(fresh().filter(|(_, a)| *a != 0.0).map(|(n, _)| n));
+        let idle = Divisors::of(fresh().filter(|(_, a)| *a == 0.0).map(|(n, _)| n));
+        let counts = |i: &&&Item| !i.fresh && (self.config.count == Count::All || i.advantage != 0.0);
+        let replayed = Divisors::of(items.iter().filter(counts).map(|i| i.response.trained.len()));
+        let run = Divisors::of(items.iter().map(|i| i.response.trained.len()));
+        (denominators::policy(self.config.count, informative, idle, replayed), run)
+    }
+
     fn update(
         &self,
         step: u64,
@@ -370,21 +385,9 @@ impl Grpo<'_> {
         }
         let failed = |source| TrainError::Loss { step, source };
         let flat: Vec<&Item> = items.iter().flatten().collect();
-        // Fresh responses that are not run (advantage zero) stay in the denominator; masked ones leave it.
-        let idle = groups
-            .iter()
-            .flat_map(|g| g.trajectories.iter().zip(&g.advantages))
-            .filter(|(t, a)| **a == 0.0 && !self.is_masked(t) && self.config.count == Count::All);
-        let run = flat.iter().filter(|i| self.config.count == Count::All || i.advantage != 0.0);
-        let lengths: Vec<usize> = match self.config.loss.kl.is_some() || self.config.loss.entropy_bonus != 0.0
-        {
-            // All trained responses are run then; only failed ones are idle.
-            true => run.map(|i| i.response.trained.len()).collect(),
-            false => {
-                run.map(|i| i.response.trained.len()).chain(idle.map(|(t, _)| t.sampled_len())).collect()
-            }
-        };
-        let normaliser = Normaliser::new(self.config.loss.reduction, lengths).map_err(failed)?;
+        let reduction = self.config.loss.reduction;
+        let (main, run) = self.divisors(groups, &flat);
+        let normaliser = Normaliser::with_divisors(reduction, main, run).map_err(failed)?;
         let packs: Vec<Pack<'_>> = items.iter().map(|g| g.iter().map(|i| &i.response).collect()).collect();
         let mut at = 0;
         for micro in micro_batches(&packs, self.config.rows) {

@@ -113,28 +113,51 @@ pub enum Reduction {
     SequenceMeanTokenSum,
 }
 
+/// What a term of the loss is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Divisors {
+    /// Responses.
+    pub responses: f64,
+    /// Their trained tokens.
+    pub tokens: f64,
+}
+
+impl Divisors {
+    /// Every response of the given lengths counts, also one without tokens.
+    pub fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut found = Self::default();
+        for length in lengths {
+            found.responses += 1.0;
+            found.tokens += length as f64;
+        }
+        found
+    }
+}
+
 /// The denominators of one optimizer batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normaliser {
     reduction: Reduction,
-    sequences: f64,
-    tokens: f64,
+    main: Divisors,
+    regularisers: Divisors,
 }
 
 impl Normaliser {
-    /// Denominators for responses of the given lengths. Every response counts, also one without tokens.
+    /// Denominators for responses of the given lengths, all of which count in every term of the loss.
     pub fn new(reduction: Reduction, lengths: impl IntoIterator<Item = usize>) -> Result<Self, LossError> {
-        let (mut sequences, mut tokens) = (0usize, 0usize);
-        for length in lengths {
-            sequences += 1;
-            tokens += length;
-        }
-        Self::with_counts(reduction, sequences, tokens)
+        let all = Divisors::of(lengths);
+        Self::with_divisors(reduction, all, all)
     }
 
-    /// Denominators for a batch of `sequences` responses with `tokens` trained tokens in all.
-    pub fn with_counts(reduction: Reduction, sequences: usize, tokens: usize) -> Result<Self, LossError> {
-        if tokens == 0 {
+    /// Denominators where the policy term (`main`) and the terms that hold the policy near the reference or away from
+    /// certainty (`regularisers`: KL, entropy) are means over different responses. `main` may be empty: then no response
+    /// of the batch has an advantage, and the weight of the policy term is zero.
+    pub fn with_divisors(
+        reduction: Reduction,
+        main: Divisors,
+        regularisers: Divisors,
+    ) -> Result<Self, LossError> {
+        if regularisers.tokens <= 0.0 {
             return Err(LossError::Empty);
         }
         if let Reduction::Constant { length } = reduction
@@ -142,22 +165,32 @@ impl Normaliser {
         {
             return Err(LossError::Range { what: "reduction length", value: length, range: "positive" });
         }
-        Ok(Self { reduction, sequences: sequences as f64, tokens: tokens as f64 })
+        Ok(Self { reduction, main, regularisers })
     }
 
-    /// Weight of one token of a response with `length` trained tokens.
+    fn weight(&self, divisors: &Divisors, length: usize) -> f64 {
+        let divisor = match self.reduction {
+            Reduction::SequenceMeanTokenMean => divisors.responses * length.max(1) as f64,
+            Reduction::TokenMean => divisors.tokens,
+            Reduction::Constant { length } => divisors.responses * length,
+            Reduction::SequenceMeanTokenSum => divisors.responses,
+        };
+        if divisor > 0.0 { 1.0 / divisor } else { 0.0 }
+    }
+
+    /// Weight of one token of a response with `length` trained tokens in the policy term or the cross-entropy.
     pub fn token_weight(&self, length: usize) -> f64 {
-        match self.reduction {
-            Reduction::SequenceMeanTokenMean => 1.0 / (self.sequences * length.max(1) as f64),
-            Reduction::TokenMean => 1.0 / self.tokens,
-            Reduction::Constant { length } => 1.0 / (self.sequences * length),
-            Reduction::SequenceMeanTokenSum => 1.0 / self.sequences,
-        }
+        self.weight(&self.main, length)
+    }
+
+    /// The same in the KL term.
+    pub fn kl_weight(&self, length: usize) -> f64 {
+        self.weight(&self.regularisers, length)
     }
 
     /// Weight of one token in a mean over all tokens, whatever the reduction: that of the entropy bonus.
     pub fn per_token(&self) -> f64 {
-        1.0 / self.tokens
+        1.0 / self.regularisers.tokens
     }
 }
 

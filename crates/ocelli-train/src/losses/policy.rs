@@ -1,6 +1,6 @@
 //! Policy-gradient losses over sampled tokens.
 //!
-//! With `r_t = exp(log pi(t) - log pi_old(t))`, advantage `A_t`, constant weight `w_t` and `u` the reduction's weight:
+//! With `r_t = exp(log pi(t) - log pi_old(t))`, advantage `A_t`, constant weight `w_t` and the reduction's weights `u` and `v`:
 //!
 //! ```text
 //! clip     l_t = -w_t min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t)            PPO, GRPO; DAPO with high > low
@@ -9,8 +9,11 @@
 //! level    token: r_t as above; sequence_mean: s = exp(mean_t log r_t)          GSPO (arXiv 2507.18071)
 //!          sequence_sum: s = exp(sum_t log r_t)                                 RLOO
 //! cispo    l_t = -w_t sg(clip(r_t, 1 - low, 1 + high)) A_t log pi(t)            CISPO (MiniMax-M1)
-//! loss     sum_t u l_t + beta sum_t u k_t - c sum_t H_t / N
+//! loss     sum_t u l_t + beta sum_t v k_t - c sum_t H_t / N
 //! ```
+//!
+//! `u` is the mean over the responses that count in the policy term, `v` the same reduction over those for which the KL term is
+//! computed, `N` the tokens of the latter; see [`Normaliser`].
 //!
 //! `low` and `high` are distances from 1 in both families (some trainers read CISPO's upper bound as an absolute cap).
 //! GRPO, Dr.GRPO, RLOO and REINFORCE++ differ in advantage and reduction only.
@@ -274,7 +277,7 @@ impl PolicyLoss {
             same_length("log-probabilities against weights", n, w.len())?;
             finite("weight", w)?;
         }
-        let u = normaliser.token_weight(n);
+        let (u, v) = (normaliser.token_weight(n), normaliser.kl_weight(n));
         let logs: Vec<f64> = x.logp.iter().zip(x.old).map(|(a, b)| a - b).collect();
         let mut out = PolicyOutput {
             loss: 0.0,
@@ -328,8 +331,8 @@ impl PolicyLoss {
                 same_length("log-probabilities against those of the reference", n, reference.len())?;
                 let (k, dk) = kl_terms(kl.estimator, x.logp[t], reference[t]);
                 let (r, dr) = if kl.importance { ratio(*log) } else { (1.0, 0.0) };
-                out.loss += u * kl.beta * r * k;
-                out.d_logp[t] += u * kl.beta * (r * dk + dr * k);
+                out.loss += v * kl.beta * r * k;
+                out.d_logp[t] += v * kl.beta * (r * dk + dr * k);
                 out.metrics.reference_kl += k;
             }
         }
