@@ -32,6 +32,7 @@ pub mod examples;
 pub mod grpo;
 pub mod hybrid_reward;
 pub mod losses;
+pub mod mentions;
 pub mod monitors;
 pub mod mpo;
 pub mod observe;

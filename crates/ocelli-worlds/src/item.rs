@@ -1,5 +1,6 @@
 //! What a world makes: a question with its pictures, the truth about them, and a plan that answers it with tools.
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use image::ImageEncoder;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::canvas::Canvas;
-use crate::truth::Truth;
+use crate::truth::{Label, LabelKind, Truth};
 
 /// What a world cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -184,10 +185,20 @@ impl Draft {
         for (key, value) in self.meta {
             meta.insert(key.into(), value.into());
         }
+        meta.insert("shown".into(), shown(&self.truth).into_iter().map(Value::from).collect());
         let messages = vec![Message::user([Part::image(hash), Part::text(self.question)])];
         let sample = Sample { id, messages, target: self.target, meta };
         Ok(Item { sample, pictures: vec![Picture { hash, bytes }], truth: self.truth, plan: self.plan })
     }
+}
+
+/// Names of what is in the picture, for `meta.shown`: colours, shapes, categories and series, each once and in order.
+fn shown(truth: &Truth) -> BTreeSet<&str> {
+    let named = |l: &&Label| matches!(l.kind, LabelKind::Category | LabelKind::Legend);
+    let labels = truth.labels.iter().filter(named).map(|l| l.text.as_str());
+    let objects = truth.objects.iter().flat_map(|o| [o.shape.as_str(), o.colour.as_str()]);
+    let marks = truth.marks.iter().map(|m| m.colour.as_str());
+    labels.chain(objects).chain(marks).filter(|name| !name.is_empty()).collect()
 }
 
 /// PNG bytes of a picture; the encoder is part of the program, so they are the same everywhere.
