@@ -4,14 +4,15 @@
 //!
 //! ```text
 //! insert   a group only if its rewards are not all equal (exactly)
-//! evict    age > max_age weight versions; then, above capacity or per-prompt limit, lowest |A| first
+//! evict    age > max_age weight versions; then, above capacity or per-prompt limit, lowest |A| (unit group: sum |A|) first
 //! need     batch size - fresh informative responses
 //! draw     without replacement, weight |A|^alpha * decay^age; unit sample: one response, unit group: (sum |A|)^alpha
 //! correct  optional weights (1 / (N p))^b / max, b from `correction` to 1 over the run (prioritised replay)
 //! ```
 //!
 //! Sample-level `|A|` prefers the rare outcome of a group (1 of 8 right), group-level `sum |A|` prefers an even
-//! split; the two published variants do opposite things, so both are here. The policy ratio of a replayed response is
+//! split; the two published variants do opposite things, so both are here. With the unit group, groups enter, leave and are
+//! drawn whole, so that their advantages go on summing to zero. The policy ratio of a replayed response is
 //! taken against the log-probabilities with which it was sampled.
 
 use std::collections::BTreeMap;
@@ -41,7 +42,9 @@ pub enum Refresh {
     /// The one it was stored with.
     #[default]
     Keep,
-    /// `(reward - latest mean of its prompt) / (stored std + 1e-6)`.
+    /// `(reward - latest mean of its prompt)`, on the scale of the stored advantage: `A (reward - latest mean) / (reward - mean
+    /// of its group)`. So the divisor is the one that `advantage` has: none (`centred`), the group's deviation
+    /// (`standardised`), its mean (`mean_scaled`), `(n - 1) / n` (`leave_one_out`).
     PromptMean,
 }
 
@@ -53,7 +56,7 @@ pub struct BufferConfig {
     pub capacity: usize,
     /// Oldest weight version that may be replayed, as a distance from the present one.
     pub max_age: u64,
-    /// Largest number of responses of one prompt.
+    /// Largest number of responses of one prompt; with the unit group at least the size of a group.
     pub per_prompt: usize,
     /// Exponent of the priority; 0 draws uniformly.
     pub alpha: f64,
@@ -217,21 +220,38 @@ impl<T: Clone> SampleBuffer<T> {
         self.entries.retain(|e| now.saturating_sub(e.version) <= config.max_age);
     }
 
+    /// What is drawn, and evicted, at once: indices of entries, in order of insertion.
+    fn units(&self, unit: Unit) -> Vec<Vec<usize>> {
+        match unit {
+            Unit::Sample => (0..self.entries.len()).map(|i| vec![i]).collect(),
+            Unit::Group => {
+                let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+                self.entries.iter().enumerate().for_each(|(i, e)| groups.entry(e.group).or_default().push(i));
+                groups.into_values().collect()
+            }
+        }
+    }
+
+    /// `|A|` of a response, `sum |A|` of a group.
+    fn size(&self, unit: &[usize]) -> f64 {
+        unit.iter().map(|&i| self.entries[i].advantage.abs()).sum()
+    }
+
     fn shrink(&mut self, config: &BufferConfig) {
-        // Lowest priority first; among equals the oldest, which stands first.
-        let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        order.sort_by(|&a, &b| {
-            self.entries[b].advantage.abs().total_cmp(&self.entries[a].advantage.abs()).then(b.cmp(&a))
-        });
+        // Largest first; among equals the youngest, which stands last.
+        let mut units: Vec<(f64, Vec<usize>)> =
+            self.units(config.unit).into_iter().map(|u| (self.size(&u), u)).collect();
+        units.sort_by(|(a, u), (b, v)| b.total_cmp(a).then_with(|| v.cmp(u)));
         let mut of_prompt: BTreeMap<&str, usize> = BTreeMap::new();
         let mut keep = vec![false; self.entries.len()];
         let mut kept = 0;
-        for i in order {
-            let n = of_prompt.entry(&self.entries[i].prompt).or_default();
-            if kept < config.capacity && *n < config.per_prompt {
-                *n += 1;
-                kept += 1;
-                keep[i] = true;
+        for (_, unit) in units {
+            let Some(first) = unit.first() else { continue };
+            let n = of_prompt.entry(&self.entries[*first].prompt).or_default();
+            if kept + unit.len() <= config.capacity && *n + unit.len() <= config.per_prompt {
+                *n += unit.len();
+                kept += unit.len();
+                unit.iter().for_each(|&i| keep[i] = true);
             }
         }
         let mut flags = keep.into_iter();
@@ -250,19 +270,10 @@ impl<T: Clone> SampleBuffer<T> {
         rng: &mut ChaCha8Rng,
     ) -> (Vec<Drawn<T>>, FillReport) {
         let need = batch.saturating_sub(fresh);
-        // Units of drawing: indices of entries, in order of insertion.
-        let units: Vec<Vec<usize>> = match config.unit {
-            Unit::Sample => (0..self.entries.len()).map(|i| vec![i]).collect(),
-            Unit::Group => {
-                let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-                self.entries.iter().enumerate().for_each(|(i, e)| groups.entry(e.group).or_default().push(i));
-                groups.into_values().collect()
-            }
-        };
+        let units = self.units(config.unit);
         let weight = |unit: &Vec<usize>| {
-            let size: f64 = unit.iter().map(|&i| self.entries[i].advantage.abs()).sum();
             let age = unit.first().map_or(0, |&i| now.saturating_sub(self.entries[i].version));
-            size.powf(config.alpha) * config.decay.powf(age as f64)
+            self.size(unit).powf(config.alpha) * config.decay.powf(age as f64)
         };
         let weights: Vec<f64> = units.iter().map(weight).collect();
         let (total, squares) = weights.iter().fold((0.0, 0.0), |(s, q), w| (s + w, q + w * w));
@@ -313,8 +324,12 @@ impl<T: Clone> SampleBuffer<T> {
 
     fn take(&self, config: &BufferConfig, i: usize, weight: f64, now: u64) -> Drawn<T> {
         let e = &self.entries[i];
+        let above = e.reward - e.mean;
         let advantage = match (config.refresh, self.prompt_means.get(&e.prompt)) {
-            (Refresh::PromptMean, Some(mean)) => (e.reward - f64::from_bits(*mean)) / (e.std + 1e-6),
+            // A stored advantage is not zero, so neither is the distance from the mean that it was made of.
+            (Refresh::PromptMean, Some(mean)) if above != 0.0 => {
+                e.advantage * ((e.reward - f64::from_bits(*mean)) / above)
+            }
             _ => e.advantage,
         };
         let age = now.saturating_sub(e.version);

@@ -1,5 +1,20 @@
 //! Watches the metrics of a run and raises alarms: once when a rule starts to hold, and again only after it stopped
-//! holding for a whole window. An alarm is a record of the run, never a silent stop.
+//! holding for a whole window. An alarm is a record of the run, never a silent stop. A monitor whose metric a run does not
+//! have never fires; which have it, of those of a reinforcement-learning run:
+//!
+//! ```text
+//! groups/informative      every run
+//! buffer/fill             with a buffer; below 1 while it has too little to stand in for uninformative groups
+//! mismatch/k3             every run, over fresh tokens of the present weights: rounding, unless sampler and trainer differ
+//! policy/clip_fraction    every run, but fresh tokens have ratio 1 and are never clipped: can fire only with `partial`, by
+//!                         tokens that older weights sampled
+//! buffer/clip_fraction    in steps that replay: ratios against the weights that sampled the replayed tokens
+//! policy/entropy          every run, over fresh tokens
+//! response/truncated      every run
+//! response/blind          every run: phrases by which an answer admits that it does not see
+//! mentions/precision      where `meta.shown` of samples lists what is in the picture, in steps with a mention
+//! image/dependence        every `dependence_every` steps
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -70,7 +85,7 @@ impl Monitor {
                 "policy/clip_fraction",
                 Rule::Above(0.3),
                 10,
-                "updates are too large for the clip: lower the learning rate or reuse batches less",
+                "rollouts that go on over several steps are far from the policy by now: lower max_staleness or the learning rate",
             ),
             Self::new(
                 "policy/entropy",
@@ -91,10 +106,22 @@ impl Monitor {
                 "answers depend less on the picture: the reward can be had without looking",
             ),
             Self::new(
-                "response/hallucination",
+                "response/blind",
                 Rule::RisenBy(0.1),
                 10,
+                "the policy says that it sees no picture: check that pictures reach it, and what rewards such answers",
+            ),
+            Self::new(
+                "mentions/precision",
+                Rule::FallenBy(0.1),
+                10,
                 "the policy names things that are not there: lower the reward model's weight or raise its threshold",
+            ),
+            Self::new(
+                "buffer/clip_fraction",
+                Rule::Above(0.3),
+                10,
+                "replayed responses are far from the policy by now: lower max_age or the learning rate, or set max_drift",
             ),
         ]
     }

@@ -10,7 +10,18 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 fn add(buffer: &mut SampleBuffer<u32>, config: &BufferConfig, prompt: &str, rewards: &[f64], version: u64) {
-    let (a, stats) = group_advantages(Advantage::Standardised { epsilon: 0.0 }, rewards).unwrap();
+    add_as(Advantage::Standardised { epsilon: 0.0 }, buffer, config, prompt, rewards, version);
+}
+
+fn add_as(
+    kind: Advantage,
+    buffer: &mut SampleBuffer<u32>,
+    config: &BufferConfig,
+    prompt: &str,
+    rewards: &[f64],
+    version: u64,
+) {
+    let (a, stats) = group_advantages(kind, rewards).unwrap();
     let members: Vec<_> = rewards
         .iter()
         .zip(a)
@@ -137,16 +148,75 @@ fn importance_correction_by_hand() {
 }
 
 #[test]
-fn advantages_can_follow_the_prompt() {
+fn advantages_can_follow_the_prompt_on_their_own_scale() {
     let c = BufferConfig { refresh: Refresh::PromptMean, ..BufferConfig::default() };
+    // Of rewards 1 and 0.5 (mean 0.75, deviation 0.353553); the prompt is solved by now, latest mean 1: an old winner is worth
+    // nothing, the loser is -0.5 away, which is divided by nothing, by (n - 1) / n = 1/2, by the deviation, by the mean.
+    for (kind, expected) in [
+        (Advantage::Centred, -0.5),
+        (Advantage::LeaveOneOut, -1.0),
+        (Advantage::Standardised { epsilon: 0.0 }, -0.5 / 0.353_553_390_593_273_8),
+        (Advantage::Standardised { epsilon: 1.0 }, -0.5 / 1.353_553_390_593_273_8),
+        (Advantage::MeanScaled, -0.5 / 0.75),
+    ] {
+        let mut b = SampleBuffer::default();
+        add_as(kind, &mut b, &c, "a", &[1.0, 0.5], 0);
+        add_as(kind, &mut b, &c, "a", &[1.0, 1.0], 1);
+        let (drawn, _) = b.fill(&c, 2, 0, 1, 0.0, &mut rng());
+        let of = |item| drawn.iter().find(|d| d.item == item).map(|d| d.advantage).unwrap();
+        assert_eq!(of(0), 0.0);
+        assert!((of(1) - expected).abs() < 1e-12, "{kind:?}: {} against {expected}", of(1));
+    }
+}
+
+#[test]
+fn groups_enter_and_leave_whole() {
+    let groups = |b: &SampleBuffer<u32>| {
+        let mut sums = std::collections::BTreeMap::<u64, (usize, f64)>::new();
+        for e in b.entries() {
+            let sum = sums.entry(e.group).or_default();
+            (sum.0, sum.1) = (sum.0 + 1, sum.1 + e.advantage);
+        }
+        assert!(sums.values().all(|(n, sum)| *n == 4 && sum.abs() < 1e-12), "{sums:?}");
+        sums.into_keys().collect::<Vec<_>>()
+    };
+    // sum |A|: 3 for one of four right, 3.46 for two. Room for two groups and a half.
+    let c = BufferConfig { unit: Unit::Group, capacity: 10, ..BufferConfig::default() };
     let mut b = SampleBuffer::default();
-    add(&mut b, &c, "a", &[1.0, 0.0], 0);
-    // The prompt is solved by now: its latest group is all right, so an old winner is worth nothing.
-    add(&mut b, &c, "a", &[1.0, 1.0], 1);
-    let (drawn, _) = b.fill(&c, 2, 0, 1, 0.0, &mut rng());
-    let of = |item| drawn.iter().find(|d| d.item == item).map(|d| d.advantage).unwrap();
-    assert_eq!(of(0), 0.0);
-    assert!(of(1) < -1.0);
+    add(&mut b, &c, "a", &[1.0, 0.0, 0.0, 0.0], 0);
+    add(&mut b, &c, "b", &[1.0, 1.0, 0.0, 0.0], 1);
+    add(&mut b, &c, "c", &[1.0, 0.0, 0.0, 0.0], 2);
+    // Of the equal ones the youngest stays.
+    assert_eq!(groups(&b), [1, 2]);
+    // Of one prompt six responses: one group.
+    let c = BufferConfig { per_prompt: 6, ..c };
+    add(&mut b, &c, "b", &[1.0, 1.0, 0.0, 0.0], 3);
+    assert_eq!(groups(&b), [2, 3]);
+    // A group that has no room at all takes none from others.
+    let c = BufferConfig { per_prompt: 3, ..c };
+    add(&mut b, &c, "d", &[1.0, 1.0, 0.0, 0.0], 4);
+    assert_eq!(b.len(), 0, "no group of four fits three places of a prompt");
+}
+
+#[test]
+fn draws_of_one_fill_are_without_replacement() {
+    // Priorities 1.5 and three times 0.5. The winner is among two draws with probability 1/2 + 3 (1/6) 1.5 / 2.5 = 0.8 (with
+    // replacement 0.75); the weights of the importance correction are those of the first draw.
+    let c = BufferConfig { correction: Some(1.0), ..BufferConfig::default() };
+    let mut b = SampleBuffer::default();
+    add(&mut b, &c, "a", &[1.0, 0.0, 0.0, 0.0], 0);
+    let mut rng = rng();
+    let mut hits = 0;
+    for _ in 0..10_000 {
+        let (drawn, _) = b.fill(&c, 2, 0, 0, 0.0, &mut rng);
+        assert_ne!(drawn[0].item, drawn[1].item);
+        if let Some(winner) = drawn.iter().find(|d| d.item == 0) {
+            hits += 1;
+            assert!((winner.weight - 1.0 / 3.0).abs() < 1e-12);
+        }
+    }
+    // The standard deviation of the share is 0.004.
+    assert!((f64::from(hits) / 10_000.0 - 0.8).abs() < 0.016, "{hits}");
 }
 
 #[test]
@@ -191,4 +261,15 @@ fn monitors_raise_once_per_episode() {
     assert_eq!(counts, [0, 0, 1]);
     let copy: Monitors = serde_json::from_str(&serde_json::to_string(&risen).unwrap()).unwrap();
     assert_eq!(copy, risen);
+}
+
+#[test]
+fn clipped_replays_raise_an_alarm() {
+    let (defaults, mut m) = (Monitor::defaults(), Monitors::default());
+    let alarms: usize =
+        (0..10).map(|step| m.observe(&defaults, "grpo", step, "buffer/clip_fraction", 0.4).len()).sum();
+    assert_eq!(alarms, 1);
+    // Every default monitor is named once.
+    let names: std::collections::BTreeSet<&str> = defaults.iter().map(|m| m.metric.as_str()).collect();
+    assert_eq!(names.len(), defaults.len());
 }
