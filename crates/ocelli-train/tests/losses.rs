@@ -312,6 +312,113 @@ fn held_ratios_have_no_gradient_and_no_overflow() {
 }
 
 #[test]
+fn kl_with_importance_by_hand() {
+    // log pi -1, old -1.2, reference -1.5: x = -0.5, r = e^0.2 = 1.2214027581601699.
+    // k1 = 0.5, slope 1:      beta r k = 0.3 r 0.5,    d = 0.3 r (1 + 0.5)
+    // k2 = 0.125, slope 0.5:  beta r k = 0.3 r 0.125,  d = 0.3 r (0.5 + 0.125)
+    let n = Normaliser::new(SM, [1]).unwrap();
+    let run = |estimator, logp: f64| {
+        let x = Rollout {
+            logp: &[logp],
+            old: &[-1.2],
+            reference: Some(&[-1.5]),
+            entropy: None,
+            advantages: &[0.0],
+            weights: None,
+        };
+        let out = kl(estimator, true).response(&x, &n).unwrap();
+        (out.loss, out.d_logp[0])
+    };
+    for (estimator, loss, slope) in [
+        (KlEstimator::K1, 0.183_210_413_724_025_5, 0.549_631_241_172_076_5),
+        (KlEstimator::K2, 0.045_802_603_431_006_4, 0.229_013_017_155_031_9),
+    ] {
+        let found = run(estimator, -1.0);
+        close("kl", &[found.0, found.1], &[loss, slope], 1e-12);
+        // And the slope is that of the value.
+        let h = 1e-6;
+        let difference = (run(estimator, -1.0 + h).0 - run(estimator, -1.0 - h).0) / (2.0 * h);
+        close("difference quotient", &[difference], &[slope], 1e-8);
+    }
+}
+
+#[test]
+fn kl_is_held_beyond_the_limit() {
+    // x = -50 counts as -20: k1 20, k2 200, k3 e^-20 + 20 - 1. x = 59 counts as 20: k3 e^20 - 21, e^20 = 485165195.40979.
+    let e = KlEstimator::K3;
+    close("k1", &[kl_terms(KlEstimator::K1, -1.0, -51.0).0], &[20.0], 1e-12);
+    close("k2", &[kl_terms(KlEstimator::K2, -1.0, -51.0).0], &[200.0], 1e-12);
+    close(
+        "k3",
+        &[kl_terms(e, -1.0, -51.0).0, kl_terms(e, -60.0, -1.0).0],
+        &[19.000_000_002_061, 485_165_174.409_79],
+        1e-12,
+    );
+    for estimator in [KlEstimator::K1, KlEstimator::K2, e, KlEstimator::K3WithK2Gradient] {
+        assert_eq!((kl_terms(estimator, -1.0, -51.0).1, kl_terms(estimator, -60.0, -1.0).1), (0.0, 0.0));
+        assert!(kl_terms(estimator, -1.0, -20.9).1 != 0.0, "just inside");
+    }
+}
+
+#[test]
+fn whole_responses_are_kept_or_not_by_hand() {
+    let (two, half) = (2f64.ln(), 0.5f64.ln());
+    let weights = |keep, weight, logs: &[f64]| {
+        Correction { keep, weight }.weights(logs, &vec![0.0; logs.len()]).unwrap()
+    };
+    // The product of 2 and 1/2 is 1, though each token is far off; that of 1.2 and 0.9 is 1.08.
+    let sequence = |low, high| Keep::Sequence { low, high };
+    assert_eq!(weights(sequence(0.9, 1.1), Weight::One, &[two, half]), [1.0, 1.0]);
+    close(
+        "capped",
+        &weights(sequence(0.9, 1.1), Weight::Token { cap: 1.5 }, &[two, half]),
+        &[1.5, 0.5],
+        1e-12,
+    );
+    let logs = [1.2f64.ln(), 0.9f64.ln()];
+    assert_eq!(weights(sequence(1.07, 1.09), Weight::One, &logs), [1.0, 1.0]);
+    assert_eq!(weights(sequence(0.95, 1.07), Weight::One, &logs), [0.0, 0.0]);
+    assert_eq!(weights(sequence(1.09, 1.2), Weight::One, &logs), [0.0, 0.0]);
+    // rho - ln rho - 1: 0.306853 and 0.193147, mean 0.25.
+    assert_eq!(weights(Keep::K3 { max: 0.250_000_1 }, Weight::One, &[two, half]), [1.0, 1.0]);
+    assert_eq!(weights(Keep::K3 { max: 0.249_999_9 }, Weight::One, &[two, half]), [0.0, 0.0]);
+    assert_eq!(weights(Keep::K3 { max: 0.2 }, Weight::One, &[half]), [1.0]);
+}
+
+#[test]
+fn terms_may_be_means_over_different_responses() {
+    // Policy term over 4 responses of 12 tokens, KL and entropy over 2 of 5; one response of 2 tokens, log-ratio 0.
+    let divisors = |responses, tokens| Divisors { responses, tokens };
+    let run = |reduction, main| {
+        let n = Normaliser::with_divisors(reduction, main, divisors(2.0, 5.0)).unwrap();
+        let loss = PolicyLoss { reduction, entropy_bonus: 0.5, ..kl(KlEstimator::K1, false) };
+        let x = Rollout {
+            logp: &[-1.0, -2.0],
+            old: &[-1.0, -2.0],
+            reference: Some(&[-2.0, -2.0]),
+            entropy: Some(&[0.4, 0.6]),
+            advantages: &[3.0, 3.0],
+            weights: None,
+        };
+        loss.response(&x, &n).unwrap().loss
+    };
+    // beta 0.3, sum of k1 1, entropy 1: the bonus is 0.5 / 5 under every reduction.
+    let found = [
+        run(SM, divisors(4.0, 12.0)),
+        run(Reduction::TokenMean, divisors(4.0, 12.0)),
+        run(Reduction::Constant { length: 10.0 }, divisors(4.0, 12.0)),
+        run(SM, divisors(0.0, 0.0)),
+    ];
+    let expected = [
+        -6.0 / 8.0 + 0.3 / 4.0 - 0.1,
+        -6.0 / 12.0 + 0.3 / 5.0 - 0.1,
+        -6.0 / 40.0 + 0.3 / 20.0 - 0.1,
+        0.3 / 4.0 - 0.1,
+    ];
+    close("loss", &found, &expected, 1e-12);
+}
+
+#[test]
 fn impossible_settings_are_refused() {
     assert!(policy(level(0.1, Level::SequenceMean), Reduction::TokenMean).validate().is_err());
     assert!(policy(clip(-0.1, 0.2), SM).validate().is_err());
