@@ -94,49 +94,57 @@ pub enum Combine {
     /// Weighted sum, then the advantage of the sum.
     #[default]
     Sum,
-    /// Advantage of each reward inside its group, then the weighted sum, then standardised over the batch (GDPO).
+    /// Advantage of each reward inside its group, then the weighted sum, then divided by its deviation over the responses of
+    /// the batch's informative groups (GDPO, arXiv 2601.05242).
     Each,
 }
 
-/// Advantages of a batch of groups with several rewards per response: `groups[g][i][k]` is reward `k` of member `i`.
-pub fn combined_advantages(
+/// Advantages of one group with several rewards per response, each reward's inside the group, added with their weights:
+/// `group[i][k]` is reward `k` of member `i`. The group is informative where any reward of non-zero weight is. Mean and
+/// deviation are those of the weighted sums. The division by the deviation over the batch is not done here.
+pub fn each_advantages(
     kind: Advantage,
-    combine: Combine,
-    groups: &[Vec<Vec<f64>>],
+    group: &[Vec<f64>],
     weights: &[f64],
-) -> Result<Vec<(Vec<f64>, GroupStats)>, LossError> {
-    let mut out = Vec::with_capacity(groups.len());
-    for group in groups {
-        for member in group {
-            crate::losses::same_length(
-                "rewards of a response against their weights",
-                member.len(),
-                weights.len(),
-            )?;
-        }
-        let sums: Vec<f64> = group.iter().map(|m| m.iter().zip(weights).map(|(r, w)| r * w).sum()).collect();
-        let (mut advantages, stats) = group_advantages(kind, &sums)?;
-        if combine == Combine::Each {
-            advantages = vec![0.0; group.len()];
-            for (k, weight) in weights.iter().enumerate() {
-                let column: Vec<f64> = group.iter().map(|m| m[k]).collect();
-                let (part, _) = group_advantages(kind, &column)?;
-                advantages.iter_mut().zip(part).for_each(|(a, p)| *a += weight * p);
-            }
-        }
-        out.push((advantages, stats));
+) -> Result<(Vec<f64>, GroupStats), LossError> {
+    for member in group {
+        crate::losses::same_length(
+            "rewards of a response against their weights",
+            member.len(),
+            weights.len(),
+        )?;
     }
-    if combine == Combine::Each {
-        let all: Vec<f64> = out.iter().flat_map(|(a, _)| a.iter().copied()).collect();
-        let stats = group_stats(&all)?;
-        let scale = if stats.std > 0.0 { 1.0 / stats.std } else { 1.0 };
-        out.iter_mut().flat_map(|(a, _)| a.iter_mut()).for_each(|a| *a = (*a - stats.mean) * scale);
+    let sum = |member: &Vec<f64>| member.iter().zip(weights).map(|(r, w)| r * w).sum();
+    let mut stats = group_stats(&group.iter().map(sum).collect::<Vec<f64>>())?;
+    stats.informative = false;
+    let mut advantages = vec![0.0; group.len()];
+    for (k, weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+        let column: Vec<f64> = group.iter().map(|m| m[k]).collect();
+        let (part, of_part) = group_advantages(kind, &column)?;
+        stats.informative |= of_part.informative;
+        advantages.iter_mut().zip(part).for_each(|(a, p)| *a += weight * p);
     }
-    Ok(out)
+    Ok((advantages, stats))
+}
+
+/// KL in the reward: every sampled token costs `beta k1`, as in REINFORCE++ (see [`token_returns`]).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardKl {
+    /// Weight, zero or more.
+    pub beta: f64,
+    /// Discount of a token's return by what comes after it, 0..=1.
+    #[serde(default = "undiscounted")]
+    pub gamma: f64,
+}
+
+fn undiscounted() -> f64 {
+    1.0
 }
 
 /// Token advantages of REINFORCE++ (arXiv 2501.03262): reward `-beta k1_t` at every token plus `R` at the last,
-/// returns with discount `gamma`.
+/// returns with discount `gamma`, `k1_t = old_t - reference_t`. Its variant with a baseline takes the reward's advantage
+/// inside its group for `R`.
 ///
 /// `old` and `reference` are log-probabilities of the sampled tokens. `[S]`
 pub fn token_returns(

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! R = sum_k weight_k rubric_k + weight_m model(x, y) + weight_n necessity + overlong(|y|)
-//! model(x, y) = scale * (score - threshold), or 1[score >= threshold] with `indicator`
+//! model(x, y) = score - threshold, or 1[score >= threshold] with `indicator`
 //! ```
+//!
+//! An answer that a rule cannot score counts as 0 for it (`Score::or_zero`) and stays in its group's mean and deviation.
 
 use std::collections::BTreeMap;
 
@@ -69,6 +71,16 @@ pub struct Rewarded {
     pub accuracy: f64,
     /// Every part.
     pub parts: BTreeMap<String, f64>,
+    /// Weight and value of every part, in the same order for all rollouts.
+    pub terms: Vec<(f64, f64)>,
+}
+
+impl Rewarded {
+    fn add(&mut self, name: &str, weight: f64, value: f64) {
+        self.parts.insert(name.to_owned(), value);
+        self.terms.push((weight, value));
+        self.total += weight * value;
+    }
 }
 
 /// Scores groups of rollouts.
@@ -126,14 +138,10 @@ impl<'a> Judge<'a> {
             let right = accuracy.score(t, &sample.target);
             let mut r = Rewarded { accuracy: right.or_zero(), ..Rewarded::default() };
             for (name, weight, score) in &breakdown.parts {
-                let value = checked(name, sample, score.or_zero())?;
-                r.parts.insert(name.clone(), value);
-                r.total += weight * value;
+                r.add(name, *weight, checked(name, sample, score.or_zero())?);
             }
             if let Some(overlong) = &self.spec.overlong {
-                let value = overlong.reward(t.sampled_len());
-                r.parts.insert("overlong".into(), value);
-                r.total += value;
+                r.add("overlong", 1.0, overlong.reward(t.sampled_len()));
             }
             proof.push((!t.tools.is_empty(), right.value));
             t.scores = breakdown.into_scores();
@@ -141,8 +149,7 @@ impl<'a> Judge<'a> {
         }
         if self.spec.necessity != 0.0 {
             for (r, value) in out.iter_mut().zip(necessity(&proof)) {
-                r.parts.insert("tool_necessity".into(), value);
-                r.total += self.spec.necessity * value;
+                r.add("tool_necessity", self.spec.necessity, value);
             }
         }
         self.learned(sample, group, pictures, &mut out)?;
@@ -182,8 +189,7 @@ impl<'a> Judge<'a> {
                 true => f64::from(u8::from(score >= spec.threshold)),
                 false => score - spec.threshold,
             };
-            r.parts.insert("reward_model".into(), value);
-            r.total += spec.weight * value;
+            r.add("reward_model", spec.weight, value);
         }
         Ok(())
     }

@@ -67,17 +67,23 @@ fn nan_is_an_error_and_negative_means_cannot_scale() {
 
 #[test]
 fn several_rewards() {
-    // Accuracy differs, format is the same for both: under `sum` the constant falls out.
-    let groups = vec![vec![vec![1.0, 0.3], vec![0.0, 0.3]], vec![vec![1.0, 1.0], vec![1.0, 0.0]]];
-    let sum = combined_advantages(Advantage::Centred, Combine::Sum, &groups, &[1.0, 0.5]).unwrap();
-    for (found, expected) in sum.iter().zip([[0.5, -0.5], [0.25, -0.25]]) {
-        found.0.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-12, "{sum:?}"));
-    }
-    // Under `each` both rewards are centred alone, added with their weights, then standardised over all four:
-    // [0.5, -0.5, 0.25, -0.25], mean 0, std (n - 1) = sqrt(0.625 / 3).
-    let each = combined_advantages(Advantage::Centred, Combine::Each, &groups, &[1.0, 0.5]).unwrap();
-    assert!((each[0].0[0] - 0.5 / (0.625f64 / 3.0).sqrt()).abs() < 1e-12);
-    assert!(combined_advantages(Advantage::Centred, Combine::Sum, &groups, &[1.0]).is_err());
+    let of = |group: &[Vec<f64>], weights: &[f64]| each_advantages(Advantage::Centred, group, weights);
+    // Accuracy differs, format is the same for both: it falls out.
+    let (a, stats) = of(&[vec![1.0, 0.3], vec![0.0, 0.3]], &[1.0, 0.5]).unwrap();
+    assert_eq!((a, stats.informative), (vec![0.5, -0.5], true));
+    assert!((stats.mean - 0.65).abs() < 1e-12);
+    // Equal sums, but each reward tells the two apart: informative here, not under the sum.
+    let even = [vec![1.0, 0.0], vec![0.0, 1.0]];
+    let z = Advantage::Standardised { epsilon: 0.0 };
+    let (a, stats) = each_advantages(z, &even, &[1.0, 1.0]).unwrap();
+    assert_eq!((a, stats.informative, stats.std), (vec![0.0, 0.0], true, 0.0));
+    // Standardised alone, a reward's scale is gone: 100 or 1 give the same z = 0.5^0.5, weighted 1 and 2.
+    let (a, _) = each_advantages(z, &[vec![100.0, 0.0], vec![0.0, 1.0]], &[1.0, 2.0]).unwrap();
+    assert!((a[0] + 0.5f64.sqrt()).abs() < 1e-12 && (a[1] - 0.5f64.sqrt()).abs() < 1e-12, "{a:?}");
+    // A reward without weight makes no group informative.
+    assert!(!of(&even, &[0.0, 0.0]).unwrap().1.informative);
+    assert!(of(&even, &[1.0]).is_err());
+    assert_eq!(of(&[], &[]).unwrap().0, Vec::<f64>::new());
 }
 
 #[test]

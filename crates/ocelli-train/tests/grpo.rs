@@ -10,121 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fixture::rl::*;
 use fixture::*;
-use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::pictures::Pictures;
 use ocelli_agent::policy::BoxFuture;
 use ocelli_agent::toolbox::Toolbox;
 use ocelli_data::{Sample, Target, ToolCall};
-use ocelli_model::vlm::Vlm;
 use ocelli_tools::{Images, Reply, ToolError, ToolSpec};
-use ocelli_train::buffer::BufferConfig;
 use ocelli_train::grpo::{self, Count, DynamicSampling, GrpoConfig, GrpoInputs, Partial, PromptFilter};
 use ocelli_train::hybrid_reward::{ModelReward, RewardSpec};
-use ocelli_train::losses::{Kl, Reduction};
+use ocelli_train::losses::Kl;
 use ocelli_train::observe::{Observer, Silent};
 use ocelli_train::responses::Response;
-use ocelli_train::rollouts::{OracleConfig, RolloutConfig, Rollouts};
+use ocelli_train::rollouts::{OracleConfig, Rollouts};
 use ocelli_train::sft::{self, SftConfig};
 use ocelli_train::shaping::{Overlong, Truncated};
-use ocelli_train::sources::{Data, DataSource, ToolSource, WorldSource};
-use ocelli_worlds::Level;
-use ocelli_worlds::charts::{Skill, Style};
-
-fn charts(count: u64, seed: u64) -> Data {
-    let world = WorldSource {
-        name: "charts".into(),
-        seed,
-        count,
-        width: 160,
-        height: 128,
-        level: Level::Easy,
-        styles: vec![Style::Bar],
-        skills: vec![Skill::Value],
-        by_colour: true,
-    };
-    DataSource { world: Some(world), ..DataSource::default() }.load().expect("drawn data")
-}
-
-struct Setup {
-    train: Vec<Arc<Sample>>,
-    held_out: Vec<Arc<Sample>>,
-    data: [Data; 2],
-    toolbox: Option<Arc<dyn Toolbox>>,
-}
-
-fn setup(tools: &[&str]) -> Setup {
-    let data = [charts(6, 1), charts(4, 2)];
-    let toolbox = ToolSource::of(tools).load_embedded().expect("tools");
-    Setup { train: data[0].samples(), held_out: data[1].samples(), data, toolbox }
-}
-
-impl Setup {
-    fn pictures(&self) -> Arc<Pictures> {
-        let pictures = Arc::new(Pictures::in_memory(64 << 20));
-        self.data.iter().for_each(|d| d.share_pictures(&pictures).expect("room"));
-        pictures
-    }
-
-    fn inputs(&self, model: Vlm) -> GrpoInputs<'_> {
-        GrpoInputs {
-            model,
-            train: &self.train,
-            held_out: &self.held_out,
-            pictures: self.pictures(),
-            toolbox: self.toolbox.clone(),
-            reward_model: None,
-        }
-    }
-}
-
-fn rollout_config() -> RolloutConfig {
-    let limits = RolloutLimits {
-        turns: 3,
-        calls: 3,
-        turn_tokens: 80,
-        tokens: 160,
-        context: 700,
-        ..RolloutLimits::default()
-    };
-    RolloutConfig { limits, batch: 8, ..RolloutConfig::default() }
-}
-
-/// A model that has learned a few oracle trajectories with the call of `crop` in them, so that it calls at all.
-fn pupil(setup: &Setup) -> Vlm {
-    let m = model(5);
-    let rollouts = Rollouts::new(&m, &rollout_config(), setup.pictures(), setup.toolbox.clone()).unwrap();
-    let lessons: Vec<Response> = [true, false]
-        .into_iter()
-        .flat_map(|tools| {
-            let oracle = OracleConfig { tools, ..OracleConfig::default() };
-            let found = rollouts.oracle(&setup.train, &oracle).unwrap();
-            found.iter().map(|t| rollouts.lesson(&m, t, tools).unwrap()).collect::<Vec<_>>()
-        })
-        .collect();
-    let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig {
-        run: ocelli_train::run::RunConfig { steps: 120, checkpoint_every: 0, ..Default::default() },
-        optimizer: rates(4e-3),
-        batch: 6,
-        ..SftConfig::default()
-    };
-    sft::run(&config, m, &lessons, &[], dir.path(), &mut Silent).unwrap().0
-}
-
-fn config(steps: u64) -> GrpoConfig {
-    GrpoConfig {
-        run: run_config(steps),
-        optimizer: rates(1e-3),
-        rollout: rollout_config(),
-        prompts: 3,
-        group: 4,
-        rows: 900,
-        buffer: Some(BufferConfig { capacity: 16, max_age: 4, ..BufferConfig::default() }),
-        dependence_every: 2,
-        ..GrpoConfig::default()
-    }
-}
+use ocelli_train::sources::ToolSource;
 
 fn metrics(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("metrics.jsonl")).expect("metrics")
@@ -307,33 +208,6 @@ fn switches_change_what_they_say() {
     }
 }
 
-/// Rates so small that no weight changes: steps of two runs differ in their loss and in nothing else.
-fn still(config: GrpoConfig) -> GrpoConfig {
-    GrpoConfig { optimizer: rates(1e-30), ..config }
-}
-
-#[test]
-fn a_replay_takes_the_place_of_an_idle_response() {
-    let s = setup(&["measure"]);
-    let m = pupil(&s);
-    let run = |config: &GrpoConfig| {
-        let dir = tempfile::tempdir().unwrap();
-        grpo::run(config, s.inputs(m.clone()), dir.path(), &mut Silent).unwrap();
-        (curve(dir.path(), "optimizer/grad_norm"), curve(dir.path(), "buffer/fill"))
-    };
-    // Groups of two are often of one mind, so that there are places to fill.
-    let mut config = still(GrpoConfig { group: 2, prompts: 4, ..config(10) });
-    config.loss.reduction = Reduction::SequenceMeanTokenMean;
-    let (all, fill) = run(&config);
-    let (informative, same) = run(&GrpoConfig { count: Count::Informative, ..config.clone() });
-    assert_eq!(fill, same);
-    assert!(fill.iter().skip(1).any(|f| *f == 1.0) && fill.iter().any(|f| 0.0 < *f && *f < 1.0), "{fill:?}");
-    // The same sum of gradients, divided by B G or by the fresh and replayed ones, which are fill * B G.
-    for ((a, i), f) in all.iter().zip(&informative).zip(&fill) {
-        assert!((a - f * i).abs() <= 1e-6 * i, "all {all:?} informative {informative:?} fill {fill:?}");
-    }
-}
-
 /// Pieces of a few tokens: long answers go on over several steps.
 fn in_pieces(steps: u64) -> GrpoConfig {
     let partial = Some(Partial { ahead: 2, tokens: 6, max_staleness: 2 });
@@ -387,12 +261,7 @@ fn the_filter_keeps_questions_whose_answers_differ() {
     assert!(kept.len() == 1 && kept[0] > 0.0 && kept[0] <= 1.0, "{kept:?}");
     // Nothing to learn from is an error that says so, before the first step.
     let same = GrpoConfig { prompt_filter: Some(PromptFilter { group: 2 }), buffer: None, ..config(2) };
-    let beyond = |s: &Arc<Sample>| {
-        let mut s = s.as_ref().clone();
-        s.target = Target::Number { value: 1e12, tolerance: 0.0 };
-        Arc::new(s)
-    };
-    let s = Setup { train: s.train.iter().map(beyond).collect(), ..s };
+    let s = Setup { train: beyond(&s.train), ..s };
     let dir = tempfile::tempdir().unwrap();
     let error = grpo::run(&same, s.inputs(m), dir.path(), &mut Silent).err().map(|e| e.to_string());
     assert!(error.as_ref().is_some_and(|e| e.contains("in each of the 6 questions")), "{error:?}");

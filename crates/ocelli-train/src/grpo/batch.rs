@@ -1,6 +1,8 @@
 //! From scored groups and drawn replays to what goes through the model.
 
-use ocelli_data::{Status, Trajectory};
+use std::sync::Arc;
+
+use ocelli_data::{Sample, Status, Trajectory};
 use ocelli_model::vlm::{Context, Pictures, Vlm};
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +47,8 @@ impl Stored {
 /// One response on its way through the model.
 pub(super) struct Item {
     pub(super) response: Response,
-    pub(super) advantage: f64,
+    /// One number for all tokens unless there is a KL term in the reward. `[S]`
+    pub(super) advantages: Vec<f64>,
     /// What its tokens were sampled with. `[S]`
     pub(super) sampled: Vec<f64>,
     /// True for tokens of a fresh response that older weights sampled; empty where there is none. `[S]`
@@ -55,9 +58,16 @@ pub(super) struct Item {
     pub(super) fresh: bool,
 }
 
+impl Item {
+    /// True where the policy term has a gradient.
+    pub(super) fn has_advantage(&self) -> bool {
+        self.advantages.iter().any(|a| *a != 0.0)
+    }
+}
+
 /// A group after scoring.
 pub(super) struct Scored {
-    pub(super) prompt: String,
+    pub(super) sample: Arc<Sample>,
     pub(super) trajectories: Vec<Trajectory>,
     pub(super) rewards: Vec<Rewarded>,
     pub(super) advantages: Vec<f64>,

@@ -20,7 +20,12 @@
 //!    in the policy term's denominator, and their group is judged by its other members.
 //! 6. Rollouts may go on over several steps ([`Partial`]); tokens that older weights sampled take their ratio against those.
 //! 7. A response that a limit cut off is scored like any other, or masked with its share of the denominator.
+//! 8. An answer that a rule cannot score counts as 0 and stays in its group's statistics (TRL leaves it out of them and gives
+//!    it no advantage).
+//! 9. What is taken over the whole batch (whitening, GDPO's deviation) is taken over informative groups alone; the others
+//!    keep no advantage, where whitening all would hand them `-mean / std`.
 
+mod advantages;
 mod batch;
 mod denominators;
 mod evaluate;
@@ -37,7 +42,7 @@ use ocelli_data::Sample;
 use ocelli_model::vlm::Vlm;
 use serde::{Deserialize, Serialize};
 
-use crate::advantages::Advantage;
+use crate::advantages::{Advantage, Combine, RewardKl};
 use crate::buffer::BufferConfig;
 use crate::error::TrainError;
 use crate::hybrid_reward::{Judge, RewardSpec};
@@ -94,6 +99,13 @@ pub struct GrpoConfig {
     pub loss: PolicyLoss,
     /// From rewards to advantages.
     pub advantage: Advantage,
+    /// How the parts of the reward are put together.
+    pub combine: Combine,
+    /// Whiten advantages over all tokens of the batch's informative groups (REINFORCE++; with `advantage = "centred"` its
+    /// variant with a group baseline). Tokens of other groups have no advantage then, whatever `reward_kl` says of them.
+    pub whiten: bool,
+    /// KL in the reward instead of the loss; the model as it comes in is the reference.
+    pub reward_kl: Option<RewardKl>,
     /// Questions per step.
     pub prompts: usize,
     /// Answers per question.
@@ -131,6 +143,9 @@ impl Default for GrpoConfig {
             reward: RewardSpec::default(),
             loss: PolicyLoss::default(),
             advantage: Advantage::default(),
+            combine: Combine::Sum,
+            whiten: false,
+            reward_kl: None,
             prompts: 8,
             group: 8,
             buffer: None,
@@ -166,6 +181,7 @@ impl GrpoConfig {
                 self.prompts, self.rows, self.group
             ));
         }
+        self.validate_advantages()?;
         if let Err(e) = self.loss.validate() {
             return bad(format!("loss: {e}"));
         }
@@ -221,7 +237,8 @@ pub fn run(
     config.validate(&inputs)?;
     let GrpoInputs { mut model, train, held_out, pictures, toolbox, reward_model } = inputs;
     // The reference shares the memory of every parameter that training leaves alone.
-    let reference = config.loss.kl.map(|_| model.clone());
+    let needs_reference = config.loss.kl.is_some() || config.reward_kl.is_some();
+    let reference = needs_reference.then(|| model.clone());
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
     let reference = match reference {
         Some(mut r) => {

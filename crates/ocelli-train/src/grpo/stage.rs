@@ -1,5 +1,7 @@
 //! The step of GRPO.
 
+mod measure;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,16 +18,18 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::advantages;
 use super::batch::{Item, Scored, Stored, cut_off, responses};
 use super::denominators;
 use super::partial::{self, Carried, Partial};
 use super::table::SampleTable;
 use super::{Count, GrpoConfig, evaluate};
-use crate::advantages::group_advantages;
+use crate::advantages::Combine;
 use crate::buffer::{FillReport, SampleBuffer};
 use crate::error::TrainError;
 use crate::hybrid_reward::{Judge, Rewarded};
 use crate::losses::{Correction, Divisors, LossError, Normaliser, PolicyMetrics, Rollout, mismatch_stats};
+use crate::mentions::Vocabulary;
 use crate::responses::{Pack, Pass, TokenGrads, TokenStats, learn, micro_batches, score};
 use crate::rollouts::Rollouts;
 use crate::run::{Metrics, Stage, StepReport};
@@ -56,13 +60,10 @@ pub(super) struct Grpo<'a> {
     judge: Judge<'a>,
     progress: Progress,
     samples: SampleTable,
+    vocabulary: Vocabulary,
     /// Pictures that tools made and the buffer keeps.
     made: BlobStore,
 }
-
-/// Phrases by which an answer admits that it does not see (R1V3, arXiv 2507.06167).
-const BLIND: [&str; 4] =
-    ["can't see the image", "cannot see the image", "no image is provided", "without the image"];
 
 impl<'a> Grpo<'a> {
     pub(super) fn new(
@@ -79,7 +80,20 @@ impl<'a> Grpo<'a> {
             .with_tools(rollouts.listed(rollouts.has_tools()));
         let samples = SampleTable::new(dir);
         let (progress, made) = (Progress::default(), BlobStore::new(dir.join("pictures")));
-        Ok(Self { config, model, reference, rollouts, train, held_out, judge, progress, samples, made })
+        let vocabulary = Vocabulary::of(train.iter().chain(held_out));
+        Ok(Self {
+            config,
+            model,
+            reference,
+            rollouts,
+            train,
+            held_out,
+            judge,
+            progress,
+            samples,
+            vocabulary,
+            made,
+        })
     }
 
     fn pass(&self) -> Pass {
@@ -147,19 +161,19 @@ impl<'a> Grpo<'a> {
         Ok(scored)
     }
 
-    fn scored(&self, step: u64, sample: &Sample, group: Vec<Ended>) -> Result<Scored, TrainError> {
+    fn scored(&self, step: u64, sample: &Arc<Sample>, group: Vec<Ended>) -> Result<Scored, TrainError> {
         let mut trajectories: Vec<Trajectory> = group.into_iter().map(|e| e.trajectory).collect();
         let rewards = self.judge.group(sample, &mut trajectories, self.rollouts.pictures().as_ref())?;
         let failed = |source| TrainError::Loss { step, source };
         let judged: Vec<usize> =
             (0..trajectories.len()).filter(|&i| Scored::is_trained(&trajectories[i])).collect();
-        let values: Vec<f64> = judged.iter().map(|&i| rewards[i].total).collect();
-        let (found, stats) = group_advantages(self.config.advantage, &values).map_err(failed)?;
+        let members: Vec<&Rewarded> = judged.iter().map(|&i| &rewards[i]).collect();
+        let (found, stats) = self.config.in_group(&members).map_err(failed)?;
         let mut advantages = vec![0.0; trajectories.len()];
         for (i, a) in judged.into_iter().zip(found) {
             advantages[i] = if self.is_masked(&trajectories[i]) { 0.0 } else { a };
         }
-        Ok(Scored { prompt: sample.id.clone(), trajectories, rewards, advantages, stats })
+        Ok(Scored { sample: sample.clone(), trajectories, rewards, advantages, stats })
     }
 
     /// Rollouts of a step in pieces; what is not complete goes on in the next one.
@@ -209,48 +223,85 @@ impl<'a> Grpo<'a> {
         Ok((groups, done))
     }
 
-    /// What goes through the model: fresh responses that carry a gradient (or all, where a term needs them), then
-    /// replayed ones; grouped behind their prompts.
-    fn items(
-        &mut self,
-        step: u64,
-        groups: &[Scored],
-    ) -> Result<(Vec<Vec<Item>>, Option<FillReport>), TrainError> {
+    /// True where a term of the loss needs responses without an advantage too.
+    fn runs_all(&self) -> bool {
+        self.config.loss.kl.is_some() || self.config.loss.entropy_bonus != 0.0
+    }
+
+    /// Fresh responses that carry a gradient (or all, where a term needs them), behind their prompts, and the mean of `k1`
+    /// where it is part of the reward. Where whitening changes the advantages of `groups`, they have the new ones afterwards.
+    fn fresh(&self, step: u64, groups: &mut [Scored]) -> Result<(Vec<Vec<Item>>, Option<f64>), TrainError> {
+        let failed = |source| TrainError::Loss { step, source };
         let pictures = self.rollouts.pictures().clone();
-        let all = self.config.loss.kl.is_some() || self.config.loss.entropy_bonus != 0.0;
-        let mut items = Vec::new();
-        let mut fresh = 0;
-        for group in groups {
+        let all = self.runs_all() || self.config.reward_kl.is_some();
+        let mut items: Vec<Vec<Item>> = Vec::new();
+        // Group, its members in `items`.
+        let mut places: Vec<(usize, Vec<usize>)> = Vec::new();
+        for (g, group) in groups.iter().enumerate() {
+            let needed = all || self.config.whiten && group.stats.informative;
             let taken: Vec<usize> = (0..group.trajectories.len())
                 .filter(|&i| {
                     let t = &group.trajectories[i];
-                    Scored::is_trained(t) && !self.is_masked(t) && (all || group.advantages[i] != 0.0)
+                    Scored::is_trained(t) && !self.is_masked(t) && (needed || group.advantages[i] != 0.0)
                 })
                 .collect();
-            fresh += group.advantages.iter().filter(|a| **a != 0.0).count();
+            if taken.is_empty() {
+                continue;
+            }
             let trajectories: Vec<&Trajectory> = taken.iter().map(|&i| &group.trajectories[i]).collect();
             let made = responses(&self.model, &trajectories, pictures.as_ref())?;
-            let group_items: Vec<Item> = made
-                .into_iter()
-                .zip(&taken)
-                .map(|(response, &i)| Item {
-                    response,
-                    advantage: group.advantages[i],
-                    sampled: group.trajectories[i].logprobs.iter().map(|l| f64::from(*l)).collect(),
-                    stale: group.trajectories[i].weight_versions.iter().map(|v| *v != step).collect(),
-                    weight: 1.0,
-                    fresh: true,
-                })
+            let group_items = made.into_iter().zip(&taken).map(|(response, &i)| Item {
+                advantages: vec![group.advantages[i]; response.trained.len()],
+                response,
+                sampled: group.trajectories[i].logprobs.iter().map(|l| f64::from(*l)).collect(),
+                stale: group.trajectories[i].weight_versions.iter().map(|v| *v != step).collect(),
+                weight: 1.0,
+                fresh: true,
+            });
+            items.push(group_items.collect());
+            places.push((g, taken));
+        }
+        let mut kl = None;
+        if let (Some(reward_kl), Some(reference)) = (&self.config.reward_kl, &self.reference) {
+            let mut scores = Vec::new();
+            let packs: Vec<Pack<'_>> =
+                items.iter().map(|g| g.iter().map(|i| &i.response).collect()).collect();
+            for micro in micro_batches(&packs, self.config.rows) {
+                scores.extend(score(reference, &micro, self.pass())?);
+            }
+            let mut flat: Vec<&mut Item> = items.iter_mut().flatten().collect();
+            kl = Some(advantages::with_kl(reward_kl, &mut flat, &scores).map_err(failed)?);
+        }
+        if self.config.whiten {
+            let informative: Vec<bool> = places
+                .iter()
+                .flat_map(|(g, taken)| vec![groups[*g].stats.informative; taken.len()])
                 .collect();
-            if !group_items.is_empty() {
-                items.push(group_items);
+            let mut flat: Vec<&mut Item> = items.iter_mut().flatten().collect();
+            advantages::whiten_items(&mut flat, &informative).map_err(failed)?;
+            for ((g, taken), group_items) in places.iter().zip(&items) {
+                for (&i, item) in taken.iter().zip(group_items) {
+                    groups[*g].advantages[i] = item.advantages.first().copied().unwrap_or(0.0);
+                }
             }
         }
-        let Some(config) = self.config.buffer else { return Ok((items, None)) };
+        if !self.runs_all() {
+            items.iter_mut().for_each(|g| g.retain(Item::has_advantage));
+            items.retain(|g| !g.is_empty());
+        }
+        Ok((items, kl))
+    }
+
+    /// What goes through the model: fresh responses, then replayed ones.
+    fn items(&mut self, step: u64, groups: &mut [Scored]) -> Result<Batch, TrainError> {
+        let (mut items, kl) = self.fresh(step, groups)?;
+        let pictures = self.rollouts.pictures().clone();
+        let Some(config) = self.config.buffer else { return Ok(Batch { items, kl, fill: None }) };
         self.progress.buffer.expire(&config, step);
         let batch = self.config.prompts * self.config.group as usize;
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.run.seed);
         rng.set_stream(step + 1);
+        let fresh = items.iter().flatten().filter(|i| i.has_advantage()).count();
         let progress = step as f64 / self.config.run.steps.max(1) as f64;
         let (drawn, report) = self.progress.buffer.fill(&config, batch, fresh, step, progress, &mut rng);
         let mut by_prompt: Vec<(String, Vec<(Trajectory, f64, f64)>)> = Vec::new();
@@ -265,8 +316,8 @@ impl<'a> Grpo<'a> {
             let trajectories: Vec<&Trajectory> = list.iter().map(|(t, _, _)| t).collect();
             let made = responses(&self.model, &trajectories, pictures.as_ref())?;
             let replayed = made.into_iter().zip(&list).map(|(response, (t, advantage, weight))| Item {
+                advantages: vec![*advantage; response.trained.len()],
                 response,
-                advantage: *advantage,
                 sampled: t.logprobs.iter().map(|l| f64::from(*l)).collect(),
                 stale: Vec::new(),
                 weight: *weight,
@@ -275,15 +326,24 @@ impl<'a> Grpo<'a> {
             items.push(replayed.collect());
         }
         // Fresh responses enter after the draw, so that none is in the batch twice.
-        for group in groups {
+        for group in groups.iter() {
             let members: Vec<(Stored, f64, f64)> = (0..group.trajectories.len())
                 .filter(|&i| Scored::is_trained(&group.trajectories[i]))
                 .map(|i| (Stored::new(&group.trajectories[i]), group.rewards[i].total, group.advantages[i]))
                 .collect();
-            self.progress.buffer.insert(&config, &group.prompt, members, &group.stats, step);
+            self.progress.buffer.insert(&config, &group.sample.id, members, &group.stats, step);
         }
-        Ok((items, Some(report)))
+        Ok(Batch { items, kl, fill: Some(report) })
     }
+}
+
+/// What goes through the model in a step.
+struct Batch {
+    /// Behind their prompts.
+    items: Vec<Vec<Item>>,
+    /// Mean of `k1` over fresh tokens, where it is part of the reward.
+    kl: Option<f64>,
+    fill: Option<FillReport>,
 }
 
 /// Sums over the responses of a step.
@@ -335,13 +395,12 @@ impl Grpo<'_> {
         // The ratio corrects already where it is taken against the sampler.
         weights.iter_mut().enumerate().filter(|(t, _)| is_stale(*t)).for_each(|(_, w)| *w = 1.0);
         weights.iter_mut().for_each(|w| *w *= item.weight);
-        let advantages = vec![item.advantage; n];
         let rollout = Rollout {
             logp: &stats.logp,
             old: &old,
             reference: reference.map(|r| r.logp.as_slice()),
             entropy: Some(&stats.entropy),
-            advantages: &advantages,
+            advantages: &item.advantages,
             weights: Some(&weights),
         };
         let out = self.config.loss.response(&rollout, normaliser)?;
@@ -360,15 +419,18 @@ impl Grpo<'_> {
 
     /// Divisors of the policy term, and of KL and entropy; see `denominators`.
     fn divisors(&self, groups: &[Scored], items: &[&Item]) -> (Divisors, Divisors) {
-        let fresh = || {
-            let all = groups.iter().flat_map(|g| g.trajectories.iter().zip(&g.advantages));
-            all.filter(|(t, _)| !self.is_masked(t)).map(|(t, a)| (t.sampled_len(), *a))
+        let length = |i: &&Item| i.response.trained.len();
+        let all = groups.iter().flat_map(|g| &g.trajectories).filter(|t| !self.is_masked(t));
+        let fresh = Divisors::of(all.map(Trajectory::sampled_len));
+        let (new, old): (Vec<&Item>, Vec<&Item>) = items.iter().copied().partition(|i| i.fresh);
+        let informative = Divisors::of(new.iter().filter(|i| i.has_advantage()).map(length));
+        let idle = Divisors {
+            responses: fresh.responses - informative.responses,
+            tokens: fresh.tokens - informative.tokens,
         };
-        let informative = Divisors::of(fresh().filter(|(_, a)| *a != 0.0).map(|(n, _)| n));
-        let idle = Divisors::of(fresh().filter(|(_, a)| *a == 0.0).map(|(n, _)| n));
-        let counts = |i: &&&Item| !i.fresh && (self.config.count == Count::All || i.advantage != 0.0);
-        let replayed = Divisors::of(items.iter().filter(counts).map(|i| i.response.trained.len()));
-        let run = Divisors::of(items.iter().map(|i| i.response.trained.len()));
+        let counts = |i: &&&Item| self.config.count == Count::All || i.has_advantage();
+        let replayed = Divisors::of(old.iter().filter(counts).map(length));
+        let run = Divisors::of(items.iter().map(length));
         (denominators::policy(self.config.count, informative, idle, replayed), run)
     }
 
@@ -394,7 +456,7 @@ impl Grpo<'_> {
             let n: usize = micro.iter().map(Vec::len).sum();
             let part = &flat[at..at + n];
             at += n;
-            let reference = match &self.reference {
+            let reference = match self.reference.as_ref().filter(|_| self.config.loss.kl.is_some()) {
                 Some(r) => Some(score(r, &micro, self.pass())?),
                 None => None,
             };
@@ -410,111 +472,6 @@ impl Grpo<'_> {
         }
         Ok(sums)
     }
-
-    fn measure(
-        &self,
-        step: u64,
-        groups: &[Scored],
-        rounds: usize,
-        sums: &Sums,
-        fill: Option<FillReport>,
-    ) -> Result<Metrics, TrainError> {
-        let mut m: Metrics = vec![("loss".into(), sums.loss)];
-        let flat: Vec<(&Trajectory, &Rewarded)> =
-            groups.iter().flat_map(|g| g.trajectories.iter().zip(&g.rewards)).collect();
-        let n = flat.len().max(1) as f64;
-        let mean =
-            |f: &dyn Fn(&Trajectory, &Rewarded) -> f64| flat.iter().map(|(t, r)| f(t, r)).sum::<f64>() / n;
-        let share = |f: &dyn Fn(&Trajectory) -> bool| mean(&|t, _| f64::from(u8::from(f(t))));
-        m.push(("reward".into(), mean(&|_, r| r.total)));
-        m.push(("accuracy".into(), mean(&|_, r| r.accuracy)));
-        let names: BTreeSet<&String> = flat.iter().flat_map(|(_, r)| r.parts.keys()).collect();
-        for name in names {
-            m.push((format!("reward/{name}"), mean(&|_, r| r.parts.get(name).copied().unwrap_or(0.0))));
-        }
-        let informative = groups.iter().filter(|g| g.stats.informative).count() as f64;
-        m.push(("groups/informative".into(), informative / groups.len().max(1) as f64));
-        m.push(("groups/rounds".into(), rounds as f64));
-        if let Some(kept) = self.progress.kept.as_ref().filter(|_| step == 0) {
-            m.push(("prompts/kept".into(), kept.len() as f64 / self.train.len().max(1) as f64));
-        }
-        if self.config.partial.is_some() {
-            let ages = flat.iter().flat_map(|(t, _)| t.weight_versions.iter().map(|v| (step - v) as f64));
-            let (count, sum, most) =
-                ages.fold((0.0, 0.0, 0.0f64), |(n, s, m), age| (n + 1.0, s + age, m.max(age)));
-            m.push(("rollout/staleness".into(), sum / f64::max(count, 1.0)));
-            m.push(("rollout/staleness_max".into(), most));
-            m.push(("rollout/carried".into(), self.progress.carried.len() as f64));
-        }
-        m.push(("response/length".into(), mean(&|t, _| t.sampled_len() as f64)));
-        m.push(("response/truncated".into(), share(&|t| cut_off(t.status))));
-        m.push(("response/failed".into(), share(&|t| !t.status.is_policy_end())));
-        let blind = |t: &Trajectory| {
-            let text = t.final_text().to_lowercase();
-            BLIND.iter().any(|b| text.contains(b))
-        };
-        m.push(("response/hallucination".into(), share(&blind)));
-        if self.rollouts.has_tools() {
-            m.push(("tools/rate".into(), share(&|t| !t.tools.is_empty())));
-            m.push(("tools/calls".into(), mean(&|t, _| t.tools.len() as f64)));
-            let calls: f64 = flat.iter().map(|(t, _)| t.tools.len() as f64).sum();
-            let errors: f64 =
-                flat.iter().map(|(t, _)| t.tools.iter().filter(|u| u.result.is_error).count() as f64).sum();
-            m.push(("tools/error_rate".into(), errors / calls.max(1.0)));
-        }
-        let p = &sums.policy;
-        if p.tokens > 0.0 {
-            m.push(("policy/entropy".into(), p.entropy / p.tokens));
-            m.push(("policy/clip_fraction".into(), (p.clipped_low + p.clipped_high) / p.tokens));
-            if self.reference.is_some() {
-                m.push(("policy/kl".into(), p.reference_kl / p.tokens));
-            }
-            let failed = |source| TrainError::Loss { step, source };
-            let mismatch = mismatch_stats(&sums.trainer, &sums.sampler).map_err(failed)?;
-            m.push(("mismatch/k3".into(), mismatch.k3));
-            m.push(("mismatch/max".into(), mismatch.max_abs));
-            m.push(("mismatch/ess".into(), mismatch.ess));
-        }
-        if let Some(f) = fill {
-            m.push(("buffer/fill".into(), f.fill));
-            m.push(("buffer/fresh_share".into(), f.fresh_share));
-            m.push(("buffer/size".into(), self.progress.buffer.len() as f64));
-            if f.replayed > 0 {
-                m.push(("buffer/replayed".into(), f.replayed as f64));
-                m.push(("buffer/age_p50".into(), f.age_p50));
-                m.push(("buffer/age_p95".into(), f.age_p95));
-                m.push(("buffer/ess".into(), f.ess));
-                m.push(("buffer/drifted".into(), sums.drifted as f64));
-                let r = &sums.replay;
-                m.push(("buffer/clip_fraction".into(), (r.clipped_low + r.clipped_high) / r.tokens.max(1.0)));
-            }
-        }
-        let every = self.config.dependence_every;
-        if every > 0 && step.is_multiple_of(every) {
-            m.extend(self.dependence(groups)?.map(|gain| ("image/dependence".to_owned(), gain)));
-        }
-        Ok(m)
-    }
-
-    /// How much the picture adds to the log-probability of the sampled tokens of the first turn: mean over up to four
-    /// responses.
-    fn dependence(&self, groups: &[Scored]) -> Result<Option<f64>, TrainError> {
-        let pictures = self.rollouts.pictures().clone();
-        let (mut sum, mut n) = (0.0, 0.0);
-        for t in groups.iter().filter_map(|g| g.trajectories.iter().find(|t| Scored::is_trained(t))).take(4) {
-            let context = self.model.context_of(t, pictures.as_ref())?;
-            if context.images().is_empty() {
-                continue;
-            }
-            let start = t.prompt_len();
-            let turn = t.spans.iter().find(|s| s.kind == ocelli_data::SpanKind::Sampled).map_or(0, |s| s.len);
-            if turn > 0 {
-                sum += self.model.image_sensitivity(&context, start..start + turn)?.gain();
-                n += 1.0;
-            }
-        }
-        Ok((n > 0.0).then(|| sum / n))
-    }
 }
 
 impl Stage for Grpo<'_> {
@@ -528,10 +485,14 @@ impl Stage for Grpo<'_> {
 
     fn gradients(&mut self, step: u64, grads: &mut Grads) -> Result<StepReport, TrainError> {
         self.filter()?;
-        let (groups, rounds) = self.gather(step)?;
-        let (items, fill) = self.items(step, &groups)?;
-        let sums = self.update(step, &groups, &items, grads)?;
-        let metrics = self.measure(step, &groups, rounds, &sums, fill)?;
+        let (mut groups, rounds) = self.gather(step)?;
+        if self.config.combine == Combine::Each {
+            let counts = |t: &Trajectory| Scored::is_trained(t) && !self.is_masked(t);
+            advantages::divide(&mut groups, counts).map_err(|source| TrainError::Loss { step, source })?;
+        }
+        let batch = self.items(step, &mut groups)?;
+        let sums = self.update(step, &groups, &batch.items, grads)?;
+        let metrics = self.measure(step, &groups, rounds, &sums, &batch)?;
         self.samples.show(step, &groups, self.rollouts.pictures())?;
         Ok(StepReport { metrics, tokens: sums.rows })
     }
