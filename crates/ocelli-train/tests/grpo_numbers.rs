@@ -5,6 +5,7 @@
 
 mod fixture;
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use fixture::*;
 use image::{ImageFormat, Rgb, RgbImage};
 use ocelli_agent::policy::BoxFuture;
 use ocelli_agent::toolbox::Toolbox;
-use ocelli_data::{ContentHash, SpanKind, ToolCall};
+use ocelli_data::{ContentHash, Message, SpanKind, ToolCall};
 use ocelli_model::vlm::Vlm;
 use ocelli_reward::rubric::{PartConfig, PartKind};
 use ocelli_tools::{Fatal, Images, Reply, ToolError, ToolSpec};
@@ -25,8 +26,11 @@ use ocelli_train::grpo::{self, Count, GrpoConfig};
 use ocelli_train::losses::{Kl, Reduction};
 use ocelli_train::observe::Silent;
 use ocelli_train::responses::{Pass, Response, score};
-use ocelli_train::rollouts::Rollouts;
+use ocelli_train::rollouts::{OracleConfig, Rollouts};
+use ocelli_train::run::RunConfig;
+use ocelli_train::sft::{self, SftConfig};
 use ocelli_train::shaping::{Overlong, Truncated};
+use ocelli_worlds::palette::COLOURS;
 use tempfile::TempDir;
 
 fn run(config: &GrpoConfig, s: &Setup, m: &Vlm) -> TempDir {
@@ -339,10 +343,13 @@ fn replays_that_drifted_too_far_keep_their_place_and_nothing_else() {
     assert!(replayed.iter().sum::<f64>() > 0.0);
     assert_eq!(curve(far.path(), "buffer/drifted"), replayed);
     assert!(curve(near.path(), "buffer/drifted").iter().all(|d| *d == 0.0));
-    // All dropped: the losses are those of a run without a buffer, since B G divides both.
-    let loss = |d: &TempDir| curve(d.path(), "loss");
-    loss(&far).iter().zip(loss(&none)).for_each(|(a, b)| close(*a, b, 1e-6));
-    let differ = loss(&near).iter().zip(loss(&none)).any(|(a, b)| (a - b).abs() > 1e-4);
+    // All dropped: the gradients are those of a run without a buffer, since B G divides both.
+    let norm = |d: &TempDir| curve(d.path(), "optimizer/grad_norm");
+    norm(&far)
+        .iter()
+        .zip(norm(&none))
+        .for_each(|(a, b)| assert!((a - b).abs() <= 1e-3 * b, "{a} against {b}"));
+    let differ = norm(&near).iter().zip(norm(&none)).any(|(a, b)| (a - b).abs() > 0.05 * b);
     assert!(differ, "replays changed nothing");
 }
 
@@ -380,4 +387,65 @@ fn what_the_picture_adds_by_another_way() {
     assert!(expected.abs() > 0.05, "{expected}");
     // Eight bits miss zero by up to 0.004 deviations.
     close(found, expected, 0.02);
+}
+
+#[test]
+fn mentions_are_held_against_the_scene() {
+    // A policy that names one of two colours, whatever the picture shows: those that about half of the pictures do.
+    let s = setup(&[]);
+    let shows = |colour: &str| s.train.iter().filter(|q| strings(&q.meta["shown"]).contains(colour)).count();
+    let mut colours = COLOURS.map(|c| c.0);
+    colours.sort_by_key(|c| (2 * shows(c)).abs_diff(s.train.len()));
+    let m = model(5);
+    let rollouts = Rollouts::new(&m, &rollout_config(), s.pictures(), None).unwrap();
+    let oracle = OracleConfig { tools: false, ..OracleConfig::default() };
+    let mut said = rollouts.oracle(&s.train, &oracle).unwrap();
+    let mut lessons = Vec::new();
+    for colour in &colours[..2] {
+        for t in &mut said {
+            *t.messages.last_mut().unwrap() = Message::assistant(format!("It is {colour}."));
+            lessons.push(rollouts.lesson(&m, t, false).unwrap());
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let first = SftConfig {
+        run: RunConfig { steps: 40, checkpoint_every: 0, ..RunConfig::default() },
+        optimizer: rates(3e-3),
+        ..SftConfig::default()
+    };
+    let (m, _) = sft::run(&first, m, &lessons, &[], dir.path(), &mut Silent).unwrap();
+    // The table shows the first group of a step, so there is one.
+    let mut c = still(GrpoConfig { prompts: 1, group: 6, buffer: None, dependence_every: 0, ..config(6) });
+    c.run.eval_every = 0;
+    let dir = run(&c, &s, &m);
+    let text = std::fs::read_to_string(dir.path().join("samples.jsonl")).unwrap();
+    let vocabulary: BTreeSet<String> =
+        s.train.iter().chain(&s.held_out).flat_map(|q| strings(&q.meta["shown"])).collect();
+    let (mut absent, mut present) = ([0.0; 6], [0.0; 6]);
+    for line in text.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let step = row["step"].as_u64().unwrap() as usize;
+        let question = s.train.iter().find(|q| row["sample"] == q.id.as_str()).unwrap();
+        let asked = question.messages[0].plain_text();
+        let t: Vec<Message> = serde_json::from_value(row["messages"].clone()).unwrap();
+        let answer = t.last().unwrap().plain_text();
+        for name in &vocabulary {
+            let is_name = |w: &str| w == name || w.strip_suffix('s') == Some(name);
+            if answer.split(|c: char| !c.is_alphanumeric()).any(is_name) && !asked.contains(name.as_str()) {
+                let there = strings(&question.meta["shown"]).contains(name);
+                if there { present[step] += 1.0 } else { absent[step] += 1.0 }
+            }
+        }
+    }
+    let expected: Vec<f64> = absent.iter().map(|a| a / 6.0).collect();
+    assert_eq!(curve(dir.path(), "mentions/absent"), expected, "{text}");
+    let sums: Vec<(f64, f64)> = present.into_iter().zip(absent).filter(|(p, a)| p + a > 0.0).collect();
+    let precision: Vec<f64> = sums.iter().map(|(p, a)| p / (p + a)).collect();
+    assert_eq!(curve(dir.path(), "mentions/precision"), precision);
+    let all = |pick: fn(&(f64, f64)) -> f64| sums.iter().map(pick).sum::<f64>();
+    assert!(all(|s| s.0) > 0.0 && all(|s| s.1) > 0.0, "{sums:?}");
+}
+
+fn strings(list: &serde_json::Value) -> BTreeSet<String> {
+    list.as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect()
 }
