@@ -1,9 +1,10 @@
 //! Rollouts that survive the process: each job is a task of a [`Ledger`], leased, saved turn by turn, finished once.
 //!
 //! Kill the program at any moment and start it again: finished trajectories stay, those in flight go on from their last
-//! saved turn once their lease has run out, none is there twice. A failure of policy or tools is tried again, from the
-//! start, up to `retries` times; then it is kept as a trajectory with that status, so that the denominator never
-//! shrinks. Only a task that kills its worker again and again becomes a dead letter.
+//! saved turn once their lease has run out, none is there twice. An end that says nothing about the policy, because tools,
+//! their servers or what the policy runs on failed, is tried again, from the start, up to `retries` times; then the task is
+//! given up: it becomes a dead letter that says what failed, and never a result. So does a task that kills its worker again
+//! and again. [`is_outage`] tells the two apart: the former may be tried again once the machines are mended.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::control::{Control, Signal};
 use crate::engine::broken;
 use crate::episode::{Ended, Job, Outcome, World, roll_out};
-use crate::ledger::{self, Lease, LeaseRef, Ledger, LedgerError, Task};
+use crate::ledger::{self, DeadLetter, Lease, LeaseRef, Ledger, LedgerError, Task};
 use crate::snapshot::Snapshot;
 
 /// How work is taken from the ledger.
@@ -32,7 +33,7 @@ pub struct DurableConfig {
     pub live: usize,
     /// How long a lease lasts without renewal; it is renewed after a third of it.
     pub lease: Duration,
-    /// Leases of one job that may end in `PolicyFailed` or `ToolFailed` before that is its result.
+    /// Leases of one job that may end in `PolicyFailed` or `ToolFailed` before it is given up.
     pub retries: u32,
     /// Pause before such a retry.
     pub retry_pause: Duration,
@@ -95,6 +96,20 @@ pub fn tasks(jobs: &[Job], config: &str) -> Result<Vec<Task>, DurableError> {
         .collect()
 }
 
+/// True where a task was given up because tools, their servers or what the policy runs on failed; false where it killed its
+/// worker.
+pub fn is_outage(letter: &DeadLetter) -> bool {
+    OUTAGES.iter().any(|status| letter.error.starts_with(&outage(*status, "")))
+}
+
+/// Ends after which a task is tried again.
+const OUTAGES: [Status; 2] = [Status::ToolFailed, Status::PolicyFailed];
+
+/// The error of a task that ended so.
+fn outage(status: Status, why: &str) -> String {
+    format!("{status:?}: {why}")
+}
+
 /// All finished trajectories of a run, in the order of keys.
 pub fn finished(ledger: &dyn Ledger, run: &str) -> Result<Vec<Ended>, DurableError> {
     finished_where(ledger, run, &|_| true)
@@ -143,8 +158,9 @@ struct Durable<'a> {
     failing_since: Option<Instant>,
 }
 
-/// Works until nothing is left that could be leased, or until `control` says pause (leases are given back with their
-/// partial work) or cancel. `out` sees each trajectory as it ends.
+/// Works until nothing is left that could be leased, or until `control` says pause (each trajectory ends its turn first) or
+/// cancel (at once, from the middle of a turn): leases are given back with their partial work. `out` sees each trajectory as
+/// it ends, those that are given up included.
 pub async fn run_durable(
     world: &World,
     control: &Control,
@@ -257,6 +273,11 @@ impl Durable<'_> {
                 self.save_now(&lease.at, &unsaved);
                 ledger::Outcome::Release
             }
+            // Whoever takes it next goes on behind the last whole turn.
+            Outcome::Ended(ended) if ended.trajectory.status == Status::Cancelled => {
+                self.save_now(&lease.at, &unsaved);
+                ledger::Outcome::Release
+            }
             Outcome::Ended(ended) => self.settle(&lease, *ended, out),
         };
         self.unfinished.push((lease.at, outcome));
@@ -264,13 +285,14 @@ impl Durable<'_> {
 
     fn settle(&self, lease: &Lease, ended: Ended, out: &UnboundedSender<Ended>) -> ledger::Outcome {
         let status = ended.trajectory.status;
-        let failed = matches!(status, Status::PolicyFailed | Status::ToolFailed);
-        if status == Status::Cancelled {
-            return ledger::Outcome::Release;
-        }
-        if failed && lease.attempt <= self.config.retries {
-            let error = format!("{status:?}: {}", ended.why.as_deref().unwrap_or("no reason given"));
-            return ledger::Outcome::Retry { after: self.config.retry_pause, error };
+        if status.is_outage() {
+            let error = outage(status, ended.why.as_deref().unwrap_or("no reason given"));
+            if lease.attempt <= self.config.retries {
+                return ledger::Outcome::Retry { after: self.config.retry_pause, error };
+            }
+            tracing::info!(key = lease.at.key, error, "given up");
+            let _ = out.send(ended);
+            return ledger::Outcome::Dead(error);
         }
         match serde_json::to_vec(&ended) {
             Ok(body) => {

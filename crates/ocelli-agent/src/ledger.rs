@@ -194,8 +194,8 @@ pub trait Ledger: Send + Sync {
     /// Tasks given up, in the order of keys.
     fn dead_letters(&self, run: &str) -> Result<Vec<DeadLetter>, LedgerError>;
 
-    /// Makes dead letters ready again with fresh attempts. Returns how many.
-    fn retry_dead(&self, run: &str) -> Result<u64, LedgerError>;
+    /// Makes those dead letters that `which` names ready again: from the start, with fresh attempts. Returns how many.
+    fn retry_dead(&self, run: &str, which: &dyn Fn(&DeadLetter) -> bool) -> Result<u64, LedgerError>;
 
     /// Counts.
     fn stats(&self, run: &str) -> Result<Stats, LedgerError>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_data::{ContentHash, Message, Part, Role, Sample, Status, ToolCall, ToolResult, ToolUse};
-use ocelli_tools::{Affine, Images, Limits, Made, Picture, Reply, ToolError, ToolSpec};
+use ocelli_tools::{Affine, CallTime, Images, Limits, Made, Picture, Reply, ToolError, ToolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ pub struct ToolEnvConfig {
     pub answer: AnswerRule,
     /// Write the tools into the system prompt; off where the policy's chat template lists them itself.
     pub instructions: bool,
-    /// Seconds for one call.
+    /// Seconds for one call, from when it begins to run.
     pub call_seconds: f64,
     /// How many times in a trajectory a tool that is late or cannot be reached is told to the policy, which may try
     /// another way, before the trajectory ends as `ToolFailed`.
@@ -262,6 +262,7 @@ impl ToolEnv {
 
     async fn one_call(&mut self, call: Result<ToolCall, Complaint>, context: &StepContext, step: &mut Step) {
         let started = Instant::now();
+        let mut waited = Duration::ZERO;
         let (call, result) = match call {
             Err(complaint) => {
                 let name = match &complaint {
@@ -276,14 +277,18 @@ impl ToolEnv {
                 let left = context.deadline.saturating_duration_since(started);
                 let own =
                     Duration::try_from_secs_f64(self.shared.config.call_seconds).unwrap_or(Duration::ZERO);
-                let reply = self.shared.toolbox.call(&call, &self.images, own.min(left)).await;
-                let result = self.receive(&call, reply, own < left, step);
+                let time = CallTime { run: own, whole: left };
+                let timed = self.shared.toolbox.timed(&call, &self.images, time).await;
+                waited = timed.waited;
+                let in_time = own < left && Instant::now() < context.deadline;
+                let result = self.receive(&call, timed.reply, in_time, step);
                 (call, result)
             }
         };
         let message = self.observation(&result);
-        let millis = started.elapsed().as_secs_f64() * 1e3;
-        step.tools.push(ToolUse { turn: context.turn, call, result, millis });
+        let (all, waited) = (started.elapsed(), waited.as_secs_f64() * 1e3);
+        let millis = (all.as_secs_f64() * 1e3 - waited).max(0.0);
+        step.tools.push(ToolUse { turn: context.turn, call, result, millis, waited_ms: waited });
         step.messages.push(message);
     }
 

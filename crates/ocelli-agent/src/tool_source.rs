@@ -48,7 +48,8 @@ pub struct ToolSource {
     pub remote: Vec<RemoteSource>,
     /// Servers of this program's kind, over its JSON route, which share the calls; the tools of this process where empty.
     pub servers: Vec<ServerSource>,
-    /// Calls of this program's tools that run together.
+    /// Calls of this program's tools that are much work (those that read texts or search a picture) and run together; as many
+    /// that are little work run beside them. Calls that only wait for another server need none of these places.
     pub threads: usize,
     /// Directory into which every call and its result is written.
     pub record: Option<PathBuf>,

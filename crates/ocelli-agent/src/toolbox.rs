@@ -1,11 +1,15 @@
-//! Tools as an environment calls them: off the engine's threads, with a deadline per call.
+//! Tools as an environment calls them: off the engine's threads, with a deadline per call that begins when the call does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_data::ToolCall;
-use ocelli_tools::{Client, Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError, ToolSpec};
+use ocelli_tools::{
+    CallTime, Client, Deadline, Effort, Fatal, Images, Limits, Picture, Registry, Reply, Timed, ToolError,
+    ToolSpec,
+};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::policy::BoxFuture;
 
@@ -21,22 +25,54 @@ pub trait Toolbox: Send + Sync {
         images: &'a Images,
         time: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>>;
+
+    /// The same where calls may have to wait before they run, which is not held against them: how many others are under way
+    /// must not decide what becomes of a call. Says how long it waited.
+    fn timed<'a>(&'a self, call: &'a ToolCall, images: &'a Images, time: CallTime) -> BoxFuture<'a, Timed> {
+        Box::pin(async move {
+            let reply = self.call(call, images, time.run.min(time.whole)).await;
+            Timed { reply, waited: Duration::ZERO }
+        })
+    }
 }
 
 /// The tools of a [`Registry`], run on a bounded number of threads.
+///
+/// Tools that are next to no work run where they are called. Those that are little work do not stand in line behind those
+/// that read texts: each kind has threads of its own. Calls of other programs' tools hold no thread of these, but have as
+/// many places as that program takes.
 ///
 /// A call that passes its deadline is given up at once; its thread stops at the tool's next check and is free again
 /// only then, so that runaway tools cannot pile up threads.
 #[derive(Clone, Debug)]
 pub struct LocalTools {
     registry: Arc<Registry>,
-    threads: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
+    quick: Arc<Semaphore>,
 }
 
 impl LocalTools {
-    /// At most `threads` calls run together; further ones wait within their deadline.
+    /// At most `threads` calls of this program's tools that are much work run together, and as many of those that are little;
+    /// further ones wait.
     pub fn new(registry: Arc<Registry>, threads: usize) -> Self {
-        Self { registry, threads: Arc::new(Semaphore::new(threads.clamp(1, 256))) }
+        let places = || Arc::new(Semaphore::new(threads.clamp(1, 256)));
+        Self { registry, heavy: places(), quick: places() }
+    }
+
+    fn places(&self, tool: &str) -> Arc<Semaphore> {
+        self.registry.room(tool).unwrap_or_else(|| match self.registry.effort(tool) < Effort::Heavy {
+            true => self.quick.clone(),
+            false => self.heavy.clone(),
+        })
+    }
+}
+
+/// The tool stops at its next check once nobody waits for it any more.
+struct GiveUp(Deadline);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.give_up();
     }
 }
 
@@ -51,24 +87,37 @@ impl Toolbox for LocalTools {
         images: &'a Images,
         time: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>> {
-        let deadline = Deadline::after(time);
-        let late = || ToolError::Fatal(Fatal::Deadline { tool: call.name.clone() });
+        Box::pin(async move { self.timed(call, images, CallTime::all_in(time)).await.reply })
+    }
+
+    fn timed<'a>(&'a self, call: &'a ToolCall, images: &'a Images, time: CallTime) -> BoxFuture<'a, Timed> {
+        let late = || Err(Fatal::Deadline { tool: call.name.clone() }.into());
         Box::pin(async move {
-            let work = async {
-                let permit = self.threads.clone().acquire_owned().await.map_err(|_| late())?;
-                let (registry, deadline) = (self.registry.clone(), deadline.clone());
-                let (call, images) = (call.clone(), images.clone());
-                let name = call.name.clone();
-                let ran = tokio::task::spawn_blocking(move || {
-                    let reply = registry.run(&call, &images, &deadline);
-                    drop(permit);
-                    reply
-                });
-                ran.await.unwrap_or_else(|e| Err(Fatal::Broken { tool: name, why: e.to_string() }.into()))
+            let (run, asked) = (time.run.min(time.whole), Instant::now());
+            if self.registry.effort(&call.name) == Effort::None {
+                let reply = self.registry.run(call, images, &Deadline::after(run));
+                return Timed { reply, waited: Duration::ZERO };
+            }
+            let place = tokio::time::timeout(time.whole, self.places(&call.name).acquire_owned()).await;
+            let waited = asked.elapsed();
+            let Ok(Ok(place)) = place else { return Timed { reply: late(), waited } };
+            let run = run.min(time.whole.saturating_sub(waited));
+            let deadline = Deadline::after(run);
+            // Dropped with this future, too: when the trajectory ends, so does its tool.
+            let _guard = GiveUp(deadline.clone());
+            let (registry, call, images) = (self.registry.clone(), call.clone(), images.clone());
+            let name = call.name.clone();
+            let ran = tokio::task::spawn_blocking(move || {
+                let reply = registry.run(&call, &images, &deadline);
+                drop(place);
+                reply
+            });
+            let reply = match tokio::time::timeout(run, ran).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(e)) => Err(Fatal::Broken { tool: name, why: e.to_string() }.into()),
+                Err(_) => late(),
             };
-            let reply = tokio::time::timeout(time, work).await;
-            deadline.give_up();
-            reply.unwrap_or_else(|_| Err(late()))
+            Timed { reply, waited }
         })
     }
 }
@@ -88,24 +137,34 @@ impl Toolbox for Client {
         images: &'a Images,
         time: Duration,
     ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        Box::pin(async move { shown(call, Self::call(self, call, images, time).await).await })
+    }
+
+    fn timed<'a>(&'a self, call: &'a ToolCall, images: &'a Images, time: CallTime) -> BoxFuture<'a, Timed> {
         Box::pin(async move {
-            let reply = Self::call(self, call, images, time).await?;
-            if let Some(made) = &reply.image {
-                let picture = made.picture.clone();
-                let looked = tokio::task::spawn_blocking(move || whole(&picture)).await;
-                let unsound = match looked {
-                    Ok(Ok(())) => None,
-                    Ok(Err(why)) => Some(why),
-                    Err(defect) => Some(defect.to_string()),
-                };
-                if let Some(why) = unsound {
-                    let why = format!("its picture for `{}` cannot be shown: {why}", call.name);
-                    return Err(Fatal::Remote { server: "(remote)".into(), why }.into());
-                }
-            }
-            Ok(reply)
+            let Timed { reply, waited } = Self::timed(self, call, images, time).await;
+            Timed { reply: shown(call, reply).await, waited }
         })
     }
+}
+
+/// The reply, unless its picture is broken.
+async fn shown(call: &ToolCall, reply: Result<Reply, ToolError>) -> Result<Reply, ToolError> {
+    let reply = reply?;
+    if let Some(made) = &reply.image {
+        let picture = made.picture.clone();
+        let looked = tokio::task::spawn_blocking(move || whole(&picture)).await;
+        let unsound = match looked {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(defect) => Some(defect.to_string()),
+        };
+        if let Some(why) = unsound {
+            let why = format!("its picture for `{}` cannot be shown: {why}", call.name);
+            return Err(Fatal::Remote { server: "(remote)".into(), why }.into());
+        }
+    }
+    Ok(reply)
 }
 
 /// Decodes a picture whose header was checked already; the frame is limited to what the header announced.

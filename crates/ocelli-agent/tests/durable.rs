@@ -225,8 +225,8 @@ impl Ledger for Flaky {
     fn dead_letters(&self, run: &str) -> Result<Vec<DeadLetter>, LedgerError> {
         self.inner.dead_letters(run)
     }
-    fn retry_dead(&self, run: &str) -> Result<u64, LedgerError> {
-        self.inner.retry_dead(run)
+    fn retry_dead(&self, run: &str, which: &dyn Fn(&DeadLetter) -> bool) -> Result<u64, LedgerError> {
+        self.inner.retry_dead(run, which)
     }
     fn stats(&self, run: &str) -> Result<Stats, LedgerError> {
         self.inner.stats(run)

@@ -20,6 +20,7 @@ fn crop(turn: usize, bbox: [u32; 4], made: u8) -> ToolUse {
         },
         result: ToolResult { id: String::new(), name: "crop".into(), content, is_error: false },
         millis: 1.0,
+        waited_ms: 0.0,
     }
 }
 

@@ -155,7 +155,7 @@ fn attempts_are_counted_at_the_lease_and_end_in_a_dead_letter() {
     let seen: Vec<_> = dead.iter().map(|d| (d.key.as_str(), d.attempts)).collect();
     assert_eq!(seen, [("failer", 3), ("killer", 3), ("refused", 1)]);
     assert_eq!(dead[1].error, "the worker vanished 3 times; last error: none");
-    assert_eq!(f.ledger.retry_dead(RUN).unwrap(), 3);
+    assert_eq!(f.ledger.retry_dead(RUN, &|_| true).unwrap(), 3);
     assert_eq!(f.lease(9).iter().map(|l| l.attempt).collect::<Vec<_>>(), [1, 1, 1]);
 }
 

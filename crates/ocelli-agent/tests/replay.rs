@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ocelli_agent::engine::Report;
 use ocelli_agent::episode::Ended;
 use ocelli_agent::toolbox::LocalTools;
-use ocelli_data::{Status, Trajectory};
+use ocelli_data::{Status, ToolUse, Trajectory};
 use ocelli_tools::{Cache, Limits, Registry};
 use proptest::prelude::*;
 use toy::{Run, ToyModel};
@@ -42,7 +42,7 @@ fn replay(dir: &Path, texts: &[&str], seed: u64) -> Report {
 /// All that a trajectory says, without the time it took.
 fn content(ended: &Ended) -> String {
     let mut t: Trajectory = ended.trajectory.clone();
-    t.tools.iter_mut().for_each(|u| u.millis = 0.0);
+    t.tools.iter_mut().for_each(ToolUse::forget_times);
     format!("{} {:?}", serde_json::to_string(&t).unwrap(), ended.why)
 }
 

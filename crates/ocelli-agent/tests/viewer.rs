@@ -42,7 +42,7 @@ fn row(attempt: u32) -> Ended {
         logprobs: vec![-0.5],
         weight_versions: vec![],
         images: vec![hash],
-        tools: vec![ToolUse { turn: 0, call, result, millis: 1234.0 }],
+        tools: vec![ToolUse { turn: 0, call, result, millis: 1234.0, waited_ms: 5600.0 }],
         status: Status::Answered,
         scores: vec![(HOSTILE.into(), Score::new(1.0, HOSTILE, HOSTILE))],
     };

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Exit codes: 0 done; 1 done, and the answer is "no" (different, not equal, check failed); 2 the request or its
-//! input is wrong; 130 interrupted; 141 nobody read what was printed (`ocelli ... | head`).
+//! input is wrong; 3 done in part, some work was given up; 130 interrupted; 141 nobody read what was printed (`ocelli ... | head`).
 
 // The command line is the one place that talks to the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

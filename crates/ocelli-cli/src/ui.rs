@@ -46,7 +46,8 @@ impl Ui {
     /// Sends tracing events to standard error.
     pub(crate) fn start_log(&self) {
         let level = match self.verbose {
-            0 => "warn",
+            // What goes wrong in the library of the tool protocol is told by those who called it, in words for people.
+            0 => "warn,rmcp=off",
             1 => "info",
             _ => "debug",
         };
@@ -80,6 +81,12 @@ impl Ui {
         if !self.quiet && !self.json {
             eprintln!("{text}");
         }
+    }
+
+    /// Something that must not be missed; goes to standard error always.
+    pub(crate) fn warning(&self, text: &str) {
+        let (on, off) = if self.colour_err { ("\x1b[33m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{on}{text}{off}");
     }
 
     /// `text` in bold on a terminal.

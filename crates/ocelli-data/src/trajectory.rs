@@ -45,6 +45,12 @@ impl Status {
                 | Self::ContextFull
         )
     }
+
+    /// True where a machine failed and not the policy: a tool, its server, or whatever the policy runs on. Such an end says
+    /// nothing about how good the policy is.
+    pub fn is_outage(self) -> bool {
+        matches!(self, Self::ToolFailed | Self::PolicyFailed)
+    }
 }
 
 /// Where a run of tokens came from. The loss mask is derived from this and from nothing else.
@@ -77,8 +83,23 @@ pub struct ToolUse {
     pub call: ToolCall,
     /// What came back.
     pub result: ToolResult,
-    /// Wall time in milliseconds, queueing included. Not part of the replayable content.
+    /// Milliseconds from when it began to run. Not part of the replayable content; neither is `waited_ms`.
     pub millis: f64,
+    /// Milliseconds before it began to run, in which it waited for a free thread or a free place at a server. Files of before
+    /// this was told apart have none, and their `millis` are both together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waited_ms: f64,
+}
+
+fn is_zero(millis: &f64) -> bool {
+    *millis == 0.0
+}
+
+impl ToolUse {
+    /// Sets the times to 0: they differ from run to run.
+    pub fn forget_times(&mut self) {
+        (self.millis, self.waited_ms) = (0.0, 0.0);
+    }
 }
 
 /// One rollout: the messages for people, and ids, spans and log-probabilities for training.

@@ -15,7 +15,7 @@ fn call(name: &str, x: i64) -> ToolCall {
 
 fn tool_use(call: ToolCall, content: Vec<Part>, is_error: bool) -> ToolUse {
     let result = ToolResult { id: String::new(), name: call.name.clone(), content, is_error };
-    ToolUse { turn: 0, call, result, millis: 1.0 }
+    ToolUse { turn: 0, call, result, millis: 1.0, waited_ms: 0.0 }
 }
 
 fn trajectory(answer: &str, tools: Vec<ToolUse>) -> Trajectory {

@@ -1,5 +1,7 @@
 //! Calls to tool servers: the least loaded one is asked, a failing one is left alone for a while, and another takes over.
 //!
+//! Tools that are next to no work (`answer`, `calculate`) are not sent anywhere where they are the same as here.
+//!
 //! A picture travels with the first call that names it and by its hash afterwards; a server that has forgotten it says
 //! so, and the call is made again with the picture.
 
@@ -13,9 +15,11 @@ use ocelli_data::{ContentHash, ToolCall};
 use serde_json::Value;
 
 use crate::circuit::Circuit;
-use crate::http::DEADLINE_HEADER;
+use crate::error::with_causes;
+use crate::http::{DEADLINE_HEADER, WAIT_HEADER, WAITED_HEADER};
+use crate::tools::{Answer, Calculate};
 use crate::wire::{CallBody, ErrorBody, ReplyAs, ReplyBody};
-use crate::{Cache, Fatal, Images, Limits, Picture, Reply, ToolError, ToolSpec};
+use crate::{Cache, Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError, ToolSpec};
 
 /// Address of a server.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct Endpoint {
     pub token: Option<String>,
 }
 
+/// Time beside waiting and running that an answer may take.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// Hashes remembered per server.
 const KNOWN: usize = 100_000;
 
@@ -56,6 +62,33 @@ pub struct Client {
     specs: Arc<[ToolSpec]>,
     limits: Arc<Limits>,
     cache: Option<Arc<Cache>>,
+    /// Tools that run here.
+    here: Registry,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallTime {
+    /// From when it begins to run.
+    pub run: Duration,
+    /// Over all, with the time in which it waits for a thread or a server.
+    pub whole: Duration,
+}
+
+impl CallTime {
+    /// Waiting counts.
+    pub fn all_in(time: Duration) -> Self {
+        Self { run: time, whole: time }
+    }
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub struct Timed {
+    /// The reply.
+    pub reply: Result<Reply, ToolError>,
+    /// How long it had waited before it began to run.
+    pub waited: Duration,
 }
 
 impl Client {
@@ -65,7 +98,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(3))
             .build()
-            .map_err(|e| remote("(none)", e.to_string()))?;
+            .map_err(|e| remote("(none)", with_causes(&e)))?;
         let servers: Arc<[Remote]> = endpoints
             .iter()
             .map(|e| Remote {
@@ -89,7 +122,12 @@ impl Client {
             }
         }
         let specs = specs.ok_or_else(|| Fatal::NoServer { tool: "any".into(), why: why.join("; ") })?;
-        Ok(Self { servers, http, specs: specs.into(), limits: Arc::new(limits), cache: None })
+        // Where a server's tool of the name says something else of itself, it is another one.
+        let small = Registry::empty(limits.clone()).with::<Answer>().with::<Calculate>();
+        let same: Vec<String> =
+            specs.iter().filter(|s| small.spec(&s.name) == Some(s)).map(|s| s.name.clone()).collect();
+        let here = small.only(&same).map_err(|e| remote("(none)", e.to_string()))?;
+        Ok(Self { servers, http, specs: specs.into(), limits: Arc::new(limits), cache: None, here })
     }
 
     /// Keeps results, records them, or replays them.
@@ -116,8 +154,26 @@ impl Client {
         self.specs.clone()
     }
 
-    /// Makes a call within `time`, at whichever server can take it.
+    /// Makes a call within `time`, waiting included, at whichever server can take it.
     pub async fn call(&self, call: &ToolCall, images: &Images, time: Duration) -> Result<Reply, ToolError> {
+        self.timed(call, images, CallTime::all_in(time)).await.reply
+    }
+
+    /// As [`Client::call`], with the time in which the call runs apart from that in which it waits: for a free thread at
+    /// a server, or for a server that has room. Servers that are away are asked again for as long as the call may run.
+    pub async fn timed(&self, call: &ToolCall, images: &Images, time: CallTime) -> Timed {
+        let mut waited = Duration::ZERO;
+        let reply = self.kept_or_made(call, images, time, &mut waited).await;
+        Timed { reply, waited }
+    }
+
+    async fn kept_or_made(
+        &self,
+        call: &ToolCall,
+        images: &Images,
+        time: CallTime,
+        waited: &mut Duration,
+    ) -> Result<Reply, ToolError> {
         if self.specs.iter().all(|s| s.name != call.name) {
             return Err(self.unknown(&call.name));
         }
@@ -127,22 +183,34 @@ impl Client {
         {
             return kept.map_err(ToolError::ForModel);
         }
-        let outcome =
-            match tokio::time::timeout(time, self.anywhere(call, images, Instant::now() + time)).await {
+        let outcome = match self.here.spec(&call.name) {
+            Some(_) => self.here.run(call, images, &Deadline::after(time.run)),
+            None => match tokio::time::timeout(time.whole, self.anywhere(call, images, time, waited)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Fatal::Deadline { tool: call.name.clone() }.into()),
-            };
+            },
+        };
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.put(&call.name, key, &outcome)?;
         }
         outcome
     }
 
-    async fn anywhere(&self, call: &ToolCall, images: &Images, until: Instant) -> Result<Reply, ToolError> {
+    async fn anywhere(
+        &self,
+        call: &ToolCall,
+        images: &Images,
+        time: CallTime,
+        waited: &mut Duration,
+    ) -> Result<Reply, ToolError> {
         let picture = match call.arguments.get("image") {
             Some(Value::String(name)) => Some(images.resolve(name)?.1.clone()),
             _ => None,
         };
+        let asked = Instant::now();
+        let end = asked + time.whole;
+        // A server that is busy is there: it is waited for. Those that are away are given up earlier.
+        let mut until = asked + time.run;
         let mut why = Vec::new();
         loop {
             let mut open: Vec<&Remote> = self.servers.iter().filter(|s| s.circuit.rest().is_none()).collect();
@@ -150,23 +218,28 @@ impl Client {
             let mut wait = Duration::from_millis(100);
             why.clear();
             for server in open {
-                match self.at(server, call, picture.as_ref(), until).await {
+                let sent = Instant::now();
+                *waited = sent - asked;
+                let left = CallTime { run: time.run, whole: end.saturating_duration_since(sent) };
+                match self.at(server, call, picture.as_ref(), left, waited).await {
                     Err(ToolError::Fatal(fatal)) if fatal.is_transient() => {
-                        if let Some(asked) = fatal.retry_after() {
-                            wait = wait.min(asked);
+                        if let Some(rest) = fatal.retry_after() {
+                            wait = wait.min(rest);
+                            until = Instant::now() + time.run;
                         }
                         why.push(format!("{}: {fatal}", server.endpoint.url));
                     }
                     decided => return decided,
                 }
             }
-            if Instant::now() + wait >= until {
+            if Instant::now() + wait >= until.min(end) {
                 if why.is_empty() {
                     why.push("all servers failed lately and are left alone for a while".into());
                 }
                 return Err(Fatal::NoServer { tool: call.name.clone(), why: why.join("; ") }.into());
             }
             tokio::time::sleep(wait).await;
+            *waited = asked.elapsed();
         }
     }
 
@@ -175,14 +248,15 @@ impl Client {
         server: &Remote,
         call: &ToolCall,
         picture: Option<&Picture>,
-        until: Instant,
+        time: CallTime,
+        waited: &mut Duration,
     ) -> Result<Reply, ToolError> {
         server.in_flight.fetch_add(1, Ordering::Relaxed);
         let _guard = InFlight(&server.in_flight);
         let known = picture.is_none_or(|p| locked(&server.has).contains(&p.hash()));
-        let mut outcome = self.send(server, call, picture, known, until).await;
+        let mut outcome = self.send(server, call, picture, known, time, waited).await;
         if known && matches!(&outcome, Err(ToolError::Fatal(Fatal::UnknownImage { .. }))) {
-            outcome = self.send(server, call, picture, false, until).await;
+            outcome = self.send(server, call, picture, false, time, waited).await;
         }
         if let (Ok(reply), Some(p)) = (&outcome, picture) {
             let mut has = locked(&server.has);
@@ -201,7 +275,8 @@ impl Client {
         call: &ToolCall,
         picture: Option<&Picture>,
         by_hash: bool,
-        until: Instant,
+        time: CallTime,
+        waited: &mut Duration,
     ) -> Result<Reply, ToolError> {
         let mut arguments = call.arguments.clone();
         if let Some(p) = picture {
@@ -216,14 +291,19 @@ impl Client {
             server.failed();
             ToolError::from(Fatal::Remote { server: server.endpoint.url.clone(), why })
         };
-        let left = until.saturating_duration_since(Instant::now());
+        // In one queue a call waits as long as it may run; then another server may be less busy.
+        let run = time.run.min(time.whole);
+        let wait = run.min(time.whole - run);
         let request =
             authorized(self.http.post(format!("{}/v1/call", server.endpoint.url)), &server.endpoint)
-                .header(DEADLINE_HEADER, left.as_millis() as u64)
-                .timeout(left)
+                .header(DEADLINE_HEADER, run.as_millis() as u64)
+                .header(WAIT_HEADER, wait.as_millis() as u64)
+                .timeout((run + wait + ON_THE_WAY).min(time.whole))
                 .json(&body);
-        let response = request.send().await.map_err(|e| failed(e.to_string()))?;
+        let response = request.send().await.map_err(|e| failed(with_causes(&e)))?;
         let status = response.status();
+        let told = response.headers().get(WAITED_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
+        *waited += Duration::from_millis(told.unwrap_or(0)).min(time.whole);
         let bytes = bounded(response, self.limits.image_bytes / 3 * 4 + (1 << 20)).await.map_err(failed)?;
         if status.is_success() {
             let body: ReplyBody =
@@ -260,7 +340,7 @@ fn authorized(request: reqwest::RequestBuilder, endpoint: &Endpoint) -> reqwest:
 /// Reads a body of at most `limit` bytes.
 async fn bounded(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| e.to_string())? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| with_causes(&e))? {
         if bytes.len() + chunk.len() > limit {
             return Err(format!("an answer of more than {limit} bytes"));
         }
@@ -272,7 +352,7 @@ async fn bounded(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8
 async fn list(http: &reqwest::Client, endpoint: &Endpoint) -> Result<Vec<ToolSpec>, String> {
     let request =
         authorized(http.get(format!("{}/v1/tools", endpoint.url)), endpoint).timeout(Duration::from_secs(5));
-    let response = request.send().await.map_err(|e| e.to_string())?;
+    let response = request.send().await.map_err(|e| with_causes(&e))?;
     if !response.status().is_success() {
         return Err(format!("status {}", response.status()));
     }

@@ -124,6 +124,21 @@ impl From<IoError> for Fatal {
     }
 }
 
+/// An error with its causes, each once: libraries tell what happened last and leave the reason to `source`.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 /// A complaint to the model.
 pub(crate) fn for_model(text: impl Into<String>) -> ToolError {
     ToolError::ForModel(text.into())

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::error::for_model;
-use crate::service::{Prepared, Service, ServiceConfig};
+use crate::service::{Allowed, Prepared, Service, ServiceConfig};
 use crate::wire::{CallBody, ErrorBody, ReplyAs, ReplyBody, Uploaded, status};
 use crate::{Deadline, Fatal, Registry, ToolError};
 
@@ -38,6 +39,13 @@ pub struct ServerConfig {
 
 /// Header with the time that a call may take, in milliseconds.
 pub const DEADLINE_HEADER: &str = "x-deadline-ms";
+
+/// Header with the time that a call may wait before it begins to run, in milliseconds, beside that which it may take. Without
+/// it, waiting counts as taking.
+pub const WAIT_HEADER: &str = "x-wait-ms";
+
+/// Header of an answer: how long the call had waited before it began to run, in milliseconds.
+pub const WAITED_HEADER: &str = "x-waited-ms";
 
 /// Most bytes of request bodies held at once, in KiB.
 const BODIES_KIB: usize = 1 << 20;
@@ -94,6 +102,8 @@ impl Server {
             .route("/v1/images", put(upload).post(upload))
             .route("/v1/images/{hash}", get(image))
             .route("/v1/health", get(health))
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(no_such_method)
             .nest_service("/mcp", crate::mcp::http_service(service.clone(), address, body))
             .layer(middleware::from_fn_with_state(app.clone(), guard))
             .layer(DefaultBodyLimit::max(body))
@@ -151,6 +161,10 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
     let length: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let has_body = !matches!(*request.method(), axum::http::Method::GET | axum::http::Method::HEAD);
+    let most = body_bytes(app.service.limits());
+    if length.is_some_and(|bytes| bytes > most as u64) {
+        return too_long(most);
+    }
     let kib = match (has_body, length) {
         (false, _) => 0,
         (true, Some(bytes)) => u32::try_from(bytes / 1024).unwrap_or(u32::MAX).saturating_add(1),
@@ -181,57 +195,129 @@ fn answer_error(error: &ToolError) -> Response {
     response
 }
 
-fn deadline(headers: &HeaderMap, most: Duration) -> Deadline {
-    let asked = headers.get(DEADLINE_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    Deadline::after(asked.map_or(most, Duration::from_millis).min(most))
+async fn no_such_route(uri: Uri) -> Response {
+    let routes = "POST /v1/call, GET /v1/tools, PUT /v1/images, GET /v1/images/HASH, GET /v1/health and /mcp";
+    refuse(StatusCode::NOT_FOUND, &format!("there is no {}; there are {routes}", uri.path()))
 }
 
-async fn call(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+async fn no_such_method(method: Method, uri: Uri) -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("{} does not take {method}", uri.path()))
+}
+
+fn too_long(most: usize) -> Response {
+    let why = format!("the request is longer than {most} bytes, the most that is taken");
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, &why)
+}
+
+/// A body, or the answer to one that cannot be had.
+fn whole(service: &Service, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Response> {
+    body.map_err(|refused| match refused.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_long(body_bytes(service.limits())),
+        status => refuse(status, &refused.body_text()),
+    })
+}
+
+/// The times that a call's headers name.
+fn allowed(headers: &HeaderMap, most: Duration) -> Result<Allowed, Response> {
+    let named = |name: &str| match headers.get(name) {
+        None => Ok(None),
+        Some(value) => match value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+            Some(ms) => Ok(Some(Duration::from_millis(ms))),
+            None => {
+                let why = format!("the header {name} must be a whole number of milliseconds, not {value:?}");
+                Err(refuse(StatusCode::BAD_REQUEST, &why))
+            }
+        },
+    };
+    let run = named(DEADLINE_HEADER)?.map_or(most, |asked| asked.min(most));
+    Ok(match named(WAIT_HEADER)? {
+        Some(wait) => Allowed { run, whole: run + wait.min(LONGEST_WAIT) },
+        None => Allowed::all_in(run),
+    })
+}
+
+/// Most time that a call may ask to wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+async fn call(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
     let json = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     if !json.is_some_and(|v| v.starts_with("application/json")) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a call is sent as application/json");
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a call is sent as application/json"));
     }
-    let deadline = deadline(&headers, app.service.limits().call);
-    // Parsing and writing JSON with a large picture in it is work, too: all of it happens on the tool threads then.
-    let answered = if body.len() > LIGHT_BODY {
-        let work = move |service: &Service, deadline: &Deadline| {
-            let (prepared, reply_as) = prepared(service, &body)?;
-            drop(body);
-            answer(service, &prepared, reply_as, deadline)
-        };
-        app.service.queued("call", &deadline, work).await
-    } else {
-        match prepared(&app.service, &body) {
-            Err(error) => Ok(Err(error)),
-            Ok((prepared, reply_as)) => here_or_queued(&app.service, prepared, reply_as, &deadline).await,
+    let time = allowed(&headers, app.service.limits().call)?;
+    let body = whole(&app.service, body)?;
+    Ok(match answered(&app.service, body, time).await {
+        Ok((Ok(bytes), waited)) => {
+            let waited = (waited.as_secs_f64() * 1e3).round() as u64;
+            let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            ([json, (HeaderName::from_static(WAITED_HEADER), waited.into())], bytes).into_response()
         }
-    };
-    match answered {
-        Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
-        Ok(Err(error)) => answer_error(&error),
+        Ok((Err(error), _)) => answer_error(&error),
         Err(fatal) => answer_error(&fatal.into()),
-    }
+    })
 }
 
 /// Longest call that is parsed where it was received.
 const LIGHT_BODY: usize = 1 << 20;
 
+type Answered = (Result<Vec<u8>, ToolError>, Duration);
+
+async fn answered(service: &Arc<Service>, body: Bytes, time: Allowed) -> Result<Answered, Fatal> {
+    if body.len() <= LIGHT_BODY {
+        return match prepared(service, &body) {
+            Err(error) => Ok((Err(error), Duration::ZERO)),
+            Ok((prepared, reply_as)) => here_or_queued(service, prepared, reply_as, time).await,
+        };
+    }
+    // Parsing and writing JSON with a large picture in it is work, too: all of it happens on the tool threads then.
+    let work = move |service: &Service, deadline: &Deadline| {
+        let (prepared, reply_as) = match prepared(service, &body) {
+            Ok(call) => call,
+            Err(error) => return Large::Done(Err(error)),
+        };
+        drop(body);
+        match service.registry().room(&prepared.call.name) {
+            Some(_) => Large::Elsewhere(Box::new(prepared), reply_as),
+            None => Large::Done(answer(service, &prepared, reply_as, deadline)),
+        }
+    };
+    match service.queued("call", time, work).await? {
+        (Large::Done(answered), waited) => Ok((answered, waited)),
+        (Large::Elsewhere(prepared, reply_as), before) => {
+            let (answered, waited) = here_or_queued(service, *prepared, reply_as, time).await?;
+            Ok((answered, before + waited))
+        }
+    }
+}
+
+/// What became of a large call on a tool thread.
+enum Large {
+    Done(Result<Vec<u8>, ToolError>),
+    /// It is parsed; another program does the work.
+    Elsewhere(Box<Prepared>, ReplyAs),
+}
+
 async fn here_or_queued(
     service: &Arc<Service>,
     prepared: Prepared,
     reply_as: ReplyAs,
-    deadline: &Deadline,
-) -> Result<Result<Vec<u8>, ToolError>, Fatal> {
+    time: Allowed,
+) -> Result<Answered, Fatal> {
     if let Some(_seat) = service.seat(&prepared) {
-        let answered = answer(service, &prepared, reply_as, deadline);
+        let deadline = Deadline::after(time.run);
+        let answered = answer(service, &prepared, reply_as, &deadline);
         return match deadline.is_over() {
             true => Err(Fatal::Deadline { tool: prepared.call.name }),
-            false => Ok(answered),
+            false => Ok((answered, Duration::ZERO)),
         };
     }
     let tool = prepared.call.name.clone();
     let work = move |service: &Service, deadline: &Deadline| answer(service, &prepared, reply_as, deadline);
-    service.queued(&tool, deadline, work).await
+    service.queued(&tool, time, work).await
 }
 
 fn prepared(service: &Service, body: &[u8]) -> Result<(Prepared, ReplyAs), ToolError> {
@@ -255,14 +341,20 @@ async fn tools(State(app): State<App>) -> Response {
     Json(app.service.registry().specs()).into_response()
 }
 
-async fn upload(State(app): State<App>, body: Bytes) -> Response {
-    let deadline = Deadline::after(app.service.limits().call);
+async fn upload(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
+    let body = whole(&app.service, body)?;
+    let time = Allowed::all_in(app.service.limits().call);
     let work = move |service: &Service, _: &Deadline| service.upload(body.to_vec());
-    match app.service.queued("upload", &deadline, work).await {
-        Ok(Ok(p)) => Json(Uploaded { hash: p.hash(), width: p.width(), height: p.height() }).into_response(),
-        Ok(Err(error)) => answer_error(&error),
+    Ok(match app.service.queued("upload", time, work).await {
+        Ok((Ok(p), _)) => {
+            Json(Uploaded { hash: p.hash(), width: p.width(), height: p.height() }).into_response()
+        }
+        Ok((Err(error), _)) => answer_error(&error),
         Err(fatal) => answer_error(&fatal.into()),
-    }
+    })
 }
 
 async fn image(State(app): State<App>, Path(hash): Path<String>) -> Response {

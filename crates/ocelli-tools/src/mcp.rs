@@ -22,7 +22,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde_json::{Value, json};
 
 use crate::remote::{EXAMPLE, OURS, PLUMBING, TO_PARENT};
-use crate::service::{Service, ServiceConfig};
+use crate::service::{Allowed, Service, ServiceConfig};
 use crate::wire::{ReplyAs, ReplyBody, decode_picture};
 use crate::{Deadline, Fatal, Picture, Registry, Reply, ToolError, ToolSpec};
 
@@ -171,14 +171,16 @@ impl ServerHandler for McpTools {
     ) -> Result<CallToolResponse, rmcp::ErrorData> {
         let name = request.name.to_string();
         let arguments = request.arguments.unwrap_or_default();
-        let deadline = Deadline::after(self.service.limits().call);
+        // The protocol has no word for how long a client waits, so a call may wait as long as it may run.
+        let run = self.service.limits().call;
+        let time = Allowed { run, whole: 2 * run };
         let tool = name.clone();
         let work = move |service: &Service, deadline: &Deadline| match name.as_str() {
             UPLOAD => upload(service, arguments.get("data").and_then(Value::as_str)),
             _ => service.run(&name, arguments, deadline).map(|reply| result(&reply)),
         };
         let outcome = tokio::select! {
-            outcome = self.service.queued(&tool, &deadline, work) => outcome,
+            outcome = self.service.queued(&tool, time, work) => outcome.map(|(done, _)| done),
             // The client took the call back: dropping it makes the tool stop at its next check.
             () = context.ct.cancelled() => Err(Fatal::Deadline { tool: tool.clone() }),
         };

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use ocelli_data::ToolCall;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::error::for_model;
 use crate::{
-    Cache, Call, Deadline, Declared, Engines, EnginesConfig, Fatal, Images, Limits, RemoteTools, Reply, Tool,
-    ToolError, ToolSpec, tools,
+    Cache, Call, Deadline, Declared, Effort, Engines, EnginesConfig, Fatal, Images, Limits, RemoteTools, Reply,
+    Tool, ToolError, ToolSpec, tools,
 };
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.
@@ -102,9 +103,14 @@ impl Registry {
         self.tools.get(name).map(|t| &t.spec)
     }
 
-    /// True where a call of this tool takes little work, see [`Tool::LIGHT`].
-    pub fn is_light(&self, name: &str) -> bool {
-        self.tools.get(name).is_some_and(|t| t.light)
+    /// How much work a call of this tool is; none where there is no such tool, since it is only complained of.
+    pub fn effort(&self, name: &str) -> Effort {
+        self.tools.get(name).map_or(Effort::None, |t| t.effort)
+    }
+
+    /// The places for calls of this tool, where another program does the work; see [`Declared::elsewhere`].
+    pub fn room(&self, name: &str) -> Option<Arc<Semaphore>> {
+        self.tools.get(name)?.room.clone()
     }
 
     /// The tool list for a system prompt, in plain text.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use rmcp::model::CallToolRequestParams;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 pub(crate) use crate::remote::answer::{OURS, TO_PARENT};
 use crate::remote::declare::Remote;
@@ -127,14 +128,16 @@ impl RemoteTools {
         }
         let wanted = |name: &str| config.only.is_empty() || config.only.iter().any(|n| n == name);
         let mut tools = Vec::new();
+        let room = Arc::new(Semaphore::new(config.concurrent.max(1)));
         for tool in listed.iter().filter(|t| wanted(&t.name) && !declare::is_plumbing(t)) {
             let remote = declare::declare(tool, config)
                 .map_err(|why| Fatal::Remote { server: server.to_string(), why })?;
             let spec = remote.spec.clone();
             let (link, server, longest) = (link.clone(), server.clone(), config.call);
-            tools.push(Declared::dynamic(spec, move |arguments, call| {
+            let declared = Declared::dynamic(spec, move |arguments, call| {
                 run(&remote, &link, &server, longest, arguments, call)
-            }));
+            });
+            tools.push(declared.elsewhere(room.clone()));
         }
         Ok(Self { tools })
     }

@@ -1,17 +1,19 @@
 //! What a tool server does with a call, apart from the protocol it came by.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ocelli_data::{ContentHash, ToolCall};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::error::for_model;
 use crate::wire::decode_picture;
-use crate::workers::{Seat, Workers};
-use crate::{Deadline, Fatal, Images, Limits, Picture, Registry, Reply, ToolError};
+use crate::workers::{Length, Seat, Workers};
+use crate::{Deadline, Effort, Fatal, Images, Limits, Picture, Registry, Reply, ToolError};
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -39,6 +41,9 @@ pub struct Service {
     pictures: Mutex<Pictures>,
     offered: Vec<Picture>,
     workers: Workers,
+    /// Calls that wait for another program, and those that it works on.
+    away_waiting: Arc<AtomicUsize>,
+    away_running: Arc<AtomicUsize>,
     done: AtomicU64,
     complaints: AtomicU64,
     failures: AtomicU64,
@@ -78,6 +83,8 @@ impl Service {
             pictures: Mutex::new(Pictures { limit: config.picture_bytes, ..Pictures::default() }),
             offered: config.offered.clone(),
             workers,
+            away_waiting: Arc::default(),
+            away_running: Arc::default(),
             done: AtomicU64::new(0),
             complaints: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -194,36 +201,90 @@ impl Service {
     pub(crate) fn seat(&self, prepared: &Prepared) -> Option<Seat<'_>> {
         let pixels = |p: &Picture| u64::from(p.width()) * u64::from(p.height());
         let small = prepared.images.iter().all(|e| pixels(&e.picture) <= LIGHT_PIXELS);
-        (small && self.registry.is_light(&prepared.call.name)).then(|| self.workers.seat())?
+        let light = self.registry.effort(&prepared.call.name) <= Effort::Light;
+        (small && light).then(|| self.workers.seat())?
     }
 
-    /// Runs `work` on one of the threads, within the deadline.
+    /// Runs `work` for a call of `tool` within its time: on one of the threads, or, where another program does the work,
+    /// beside them as soon as that program has room. Answers how long the call waited, too.
     pub(crate) async fn queued<T: Send + 'static>(
         self: &Arc<Self>,
         tool: &str,
-        deadline: &Deadline,
+        time: Allowed,
         work: impl FnOnce(&Self, &Deadline) -> T + Send + 'static,
-    ) -> Result<T, Fatal> {
+    ) -> Result<(T, Duration), Fatal> {
+        let asked = Instant::now();
+        let whole = Deadline::after(time.whole);
+        // Dropped with this future, too: when the caller goes away, the tool stops at its next check.
+        let _guard = GiveUp(whole.clone());
         let (send, receive) = tokio::sync::oneshot::channel();
-        let (me, inner) = (self.clone(), deadline.clone());
-        let submitted = self.workers.submit(move || {
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (me, inner) = (self.clone(), whole.clone());
+        let job = move || {
             // Nobody waits for an answer that comes too late.
             if !inner.is_over() {
-                let _ = send.send(work(&me, &inner));
+                let _ = begin.send(asked.elapsed());
+                let _ = send.send(work(&me, &inner.within(time.run)));
             }
-        });
-        if let Err(refusal) = submitted {
+        };
+        let placed = match self.registry.room(tool) {
+            Some(room) => self.beside(room, &whole, job).await,
+            None => self.workers.submit(self.length(tool), job),
+        };
+        if let Err(refusal) = placed {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(refusal);
         }
-        // Dropped with this future, too: when the caller goes away, the tool stops at its next check.
-        let _guard = GiveUp(deadline.clone());
-        match tokio::time::timeout_at(deadline.at().into(), receive).await {
-            Ok(Ok(done)) => Ok(done),
+        let Ok(Ok(waited)) = tokio::time::timeout_at(whole.at().into(), begun).await else {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            // A caller that says how long it waits learns that it was not begun, and may ask elsewhere.
+            return Err(match time.whole > time.run {
+                true => self.workers.busy(self.health().waiting),
+                false => Fatal::Deadline { tool: tool.to_owned() },
+            });
+        };
+        match tokio::time::timeout_at(whole.within(time.run).at().into(), receive).await {
+            Ok(Ok(done)) => Ok((done, waited)),
             _ => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(Fatal::Deadline { tool: tool.to_owned() })
             }
+        }
+    }
+
+    /// A call that waits for another program holds none of the threads.
+    async fn beside(
+        self: &Arc<Self>,
+        room: Arc<Semaphore>,
+        whole: &Deadline,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Fatal> {
+        let load = self.workers.load();
+        if load.closed {
+            return Err(Fatal::Draining);
+        }
+        let waits = Counted::of(&self.away_waiting);
+        if waits.before >= load.capacity {
+            return Err(self.workers.busy(waits.before));
+        }
+        // Where there is no room in time, the job is dropped unbegun, which its caller sees.
+        let room = tokio::time::timeout_at(whole.at().into(), room.acquire_owned()).await;
+        if let Ok(Ok(place)) = room {
+            let me = self.clone();
+            let runs = Counted::of(&self.away_running);
+            drop(waits);
+            tokio::task::spawn_blocking(move || {
+                job();
+                drop((runs, place, me));
+            });
+        }
+        Ok(())
+    }
+
+    fn length(&self, tool: &str) -> Length {
+        match self.registry.spec(tool).is_some() && self.registry.effort(tool) < Effort::Heavy {
+            true => Length::Short,
+            false => Length::Long,
         }
     }
 
@@ -232,8 +293,8 @@ impl Service {
         let load = self.workers.load();
         Health {
             status: if load.closed { "draining" } else { "ok" },
-            running: load.running,
-            waiting: load.waiting,
+            running: load.running + self.away_running.load(Ordering::Relaxed),
+            waiting: load.waiting + self.away_waiting.load(Ordering::Relaxed),
             capacity: load.capacity,
             threads: load.threads,
             done: self.done.load(Ordering::Relaxed),
@@ -244,9 +305,15 @@ impl Service {
     }
 
     /// Takes no new calls and waits for those that are there; true where all ended in time.
-    pub fn drain(&self, time: std::time::Duration) -> bool {
+    pub fn drain(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
         self.workers.close();
-        self.workers.wait_idle(time)
+        let mut idle = self.workers.wait_idle(time);
+        while idle && self.away_running.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            idle = Instant::now() < until;
+        }
+        idle
     }
 
     fn pictures(&self) -> std::sync::MutexGuard<'_, Pictures> {
@@ -262,6 +329,40 @@ pub(crate) struct Prepared {
 
 /// Most pixels of a picture on which a light tool may work on the caller's thread: some 10 ms to decode.
 const LIGHT_PIXELS: u64 = 1 << 21;
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    /// From when it begins to run.
+    pub(crate) run: Duration,
+    /// Over all, with the time in which it waits.
+    pub(crate) whole: Duration,
+}
+
+impl Allowed {
+    /// Waiting counts.
+    pub(crate) fn all_in(time: Duration) -> Self {
+        Self { run: time, whole: time }
+    }
+}
+
+/// One more, until it is dropped.
+struct Counted {
+    counter: Arc<AtomicUsize>,
+    before: usize,
+}
+
+impl Counted {
+    fn of(counter: &Arc<AtomicUsize>) -> Self {
+        Self { before: counter.fetch_add(1, Ordering::Relaxed), counter: counter.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 struct GiveUp(Deadline);
 

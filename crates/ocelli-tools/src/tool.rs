@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::error::for_model;
 use crate::pool::{Canvas, Pixels};
@@ -24,11 +25,24 @@ pub trait Tool: DeserializeOwned + JsonSchema + 'static {
     const NAME: &'static str;
     /// Arguments of a right call, as JSON.
     const EXAMPLE: &'static str;
-    /// The work is little: not more than decoding a picture, some drawing, and encoding it again.
-    const LIGHT: bool = false;
+    /// How much work a call is.
+    const EFFORT: Effort = Effort::Heavy;
 
     /// Does the work. Must depend on the arguments and the pictures alone, so that a call can be cached and replayed.
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError>;
+}
+
+/// How much work a call of a tool is, and so where it runs and whom it may hold up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    /// Next to none: it runs where it was asked for, on no other thread and at no server.
+    None,
+    /// Not more than decoding a picture, some drawing, and encoding it again.
+    Light,
+    /// Some passes over all pixels.
+    Moderate,
+    /// Networks, and searches over pictures.
+    Heavy,
 }
 
 /// Name of a picture in a call, as the model writes it.
@@ -119,6 +133,11 @@ impl Deadline {
         // A year is as good as for ever, and cannot overflow the clock.
         let at = Instant::now() + time.min(Duration::from_secs(365 * 86_400));
         Self { at, given_up: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// As long as `time` from now, but not longer than this one; given up together with this one.
+    pub fn within(&self, time: Duration) -> Self {
+        Self { at: Self::after(time).at.min(self.at), given_up: self.given_up.clone() }
     }
 
     /// The moment itself.
@@ -299,7 +318,9 @@ type Run = dyn Fn(Map<String, Value>, &Call<'_>) -> Result<Reply, ToolError> + S
 pub struct Declared {
     pub(crate) spec: ToolSpec,
     pub(crate) run: Arc<Run>,
-    pub(crate) light: bool,
+    pub(crate) effort: Effort,
+    /// Places for calls that another program works on while this one waits.
+    pub(crate) room: Option<Arc<Semaphore>>,
 }
 
 impl std::fmt::Debug for Declared {
@@ -317,7 +338,7 @@ impl Declared {
             let args: T = crate::arguments::parse(&shown, arguments)?;
             args.run(call)
         };
-        Self { spec, run: Arc::new(run), light: T::LIGHT }
+        Self { spec, run: Arc::new(run), effort: T::EFFORT, room: None }
     }
 
     /// From a specification and a function, for tools that are not known when the program is built.
@@ -325,7 +346,14 @@ impl Declared {
         spec: ToolSpec,
         run: impl Fn(Map<String, Value>, &Call<'_>) -> Result<Reply, ToolError> + Send + Sync + 'static,
     ) -> Self {
-        Self { spec, run: Arc::new(run), light: false }
+        Self { spec, run: Arc::new(run), effort: Effort::Heavy, room: None }
+    }
+
+    /// The same for a tool whose work is done by another program: a call only waits, so that it needs no share of the
+    /// processor, but one of the places of `room`, which several tools of that program may share.
+    pub fn elsewhere(mut self, room: Arc<Semaphore>) -> Self {
+        self.room = Some(room);
+        self
     }
 
     /// A tool of which there is nothing but a recording ([`crate::Cache::replay`]). It complains of wrong arguments and of pictures

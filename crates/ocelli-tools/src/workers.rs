@@ -1,4 +1,7 @@
 //! A fixed number of threads behind a bounded queue: what does not fit is refused at once, not stacked up.
+//!
+//! The threads take jobs in the order in which they came. One thread more takes short jobs alone, so that a crop does not
+//! wait until somebody's texts are read.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,13 +15,43 @@ type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    long: VecDeque<(u64, Job)>,
+    short: VecDeque<(u64, Job)>,
+    /// Number of the next job, in the order in which they came.
+    next: u64,
     closed: bool,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.long.len() + self.short.len()
+    }
+
+    /// The job that came first, or the first short one.
+    fn take(&mut self, short_only: bool) -> Option<Job> {
+        let first = |queue: &VecDeque<(u64, Job)>| queue.front().map_or(u64::MAX, |(number, _)| *number);
+        let from = match short_only || first(&self.short) < first(&self.long) {
+            true => &mut self.short,
+            false => &mut self.long,
+        };
+        from.pop_front().map(|(_, job)| job)
+    }
+}
+
+/// Which threads may take a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// All.
+    Short,
+    /// All but the one that is kept for short ones.
+    Long,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// For the thread that takes short jobs alone.
+    short: Condvar,
     capacity: usize,
     running: AtomicUsize,
     /// Mean time of a job in microseconds, over the last 16 or so.
@@ -48,6 +81,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            short: Condvar::new(),
             capacity,
             running: AtomicUsize::new(0),
             mean_micros: AtomicU64::new(0),
@@ -55,35 +89,48 @@ impl Workers {
         });
         let start = |i: usize| {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("tool-{i}")).spawn(move || work(&shared))
+            let short_only = i == threads;
+            std::thread::Builder::new().name(format!("tool-{i}")).spawn(move || work(&shared, short_only))
         };
-        let threads = (0..threads).map(start).collect::<std::io::Result<Vec<_>>>()?;
+        let threads = (0..=threads).map(start).collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self { shared, threads })
     }
 
     /// Queues a job, or says that the queue is full or closed.
-    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Fatal> {
+    pub(crate) fn submit(&self, length: Length, job: impl FnOnce() + Send + 'static) -> Result<(), Fatal> {
         let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             return Err(Fatal::Draining);
         }
-        if queue.jobs.len() >= self.shared.capacity {
-            let waiting = queue.jobs.len();
-            let mean = self.shared.mean_micros.load(Ordering::Relaxed);
-            let retry_after_ms = (mean * waiting as u64 / self.shared.threads as u64 / 2000).clamp(5, 5000);
-            return Err(Fatal::Busy { waiting, retry_after_ms });
+        if queue.len() >= self.shared.capacity {
+            return Err(self.busy(queue.len()));
         }
-        queue.jobs.push_back(Box::new(job));
+        let job = (queue.next, Box::new(job) as Job);
+        queue.next += 1;
+        match length {
+            Length::Short => queue.short.push_back(job),
+            Length::Long => queue.long.push_back(job),
+        }
         drop(queue);
         self.shared.changed.notify_one();
+        if length == Length::Short {
+            self.shared.short.notify_one();
+        }
         Ok(())
+    }
+
+    /// The answer to a call that there is no room for, with a guess at when there will be.
+    pub(crate) fn busy(&self, waiting: usize) -> Fatal {
+        let mean = self.shared.mean_micros.load(Ordering::Relaxed);
+        let retry_after_ms = (mean * waiting as u64 / self.shared.threads as u64 / 2000).clamp(5, 5000);
+        Fatal::Busy { waiting, retry_after_ms }
     }
 
     /// Counts a job that runs on the caller's thread, where none waits and a thread is free; `None` where it must queue.
     pub(crate) fn seat(&self) -> Option<Seat<'_>> {
         let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.shared.running.load(Ordering::Relaxed);
-        if queue.closed || !queue.jobs.is_empty() || running >= self.shared.threads {
+        if queue.closed || queue.len() > 0 || running >= self.shared.threads {
             return None;
         }
         self.shared.running.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +141,7 @@ impl Workers {
         let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         Load {
             running: self.shared.running.load(Ordering::Relaxed),
-            waiting: queue.jobs.len(),
+            waiting: queue.len(),
             closed: queue.closed,
             capacity: self.shared.capacity,
             threads: self.shared.threads,
@@ -105,6 +152,7 @@ impl Workers {
     pub(crate) fn close(&self) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.shared.changed.notify_all();
+        self.shared.short.notify_all();
     }
 
     /// Waits until nothing runs or waits, or the time is up; true where all is done.
@@ -132,17 +180,18 @@ impl Drop for Workers {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, short_only: bool) {
     loop {
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let job = loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.take(short_only) {
                 break job;
             }
             if queue.closed {
                 return;
             }
-            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let changed = if short_only { &shared.short } else { &shared.changed };
+            queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         };
         // Counted before the lock is let go, so that nobody sees a moment with nothing waiting and nothing running.
         shared.running.fetch_add(1, Ordering::Relaxed);
@@ -179,22 +228,36 @@ mod tests {
         let (go, gate) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
         workers
-            .submit(move || {
+            .submit(Length::Long, move || {
                 begun.send(()).unwrap();
                 gate.recv().unwrap();
             })
             .unwrap();
         has_begun.recv().unwrap();
         let (done, is_done) = mpsc::channel();
-        workers.submit(move || done.send(()).unwrap()).unwrap();
-        assert!(matches!(workers.submit(|| ()), Err(Fatal::Busy { waiting: 1, .. })));
+        workers.submit(Length::Long, move || done.send(()).unwrap()).unwrap();
+        assert!(matches!(workers.submit(Length::Long, || ()), Err(Fatal::Busy { waiting: 1, .. })));
         assert!(workers.seat().is_none());
         workers.close();
-        assert_eq!(workers.submit(|| ()), Err(Fatal::Draining));
+        assert_eq!(workers.submit(Length::Long, || ()), Err(Fatal::Draining));
         go.send(()).unwrap();
         is_done.recv().unwrap();
         assert!(workers.wait_idle(Duration::from_secs(5)));
         assert!(workers.seat().is_none());
+    }
+
+    #[test]
+    fn short_jobs_do_not_wait_for_long_ones() {
+        let workers = Workers::start(1, 8).unwrap();
+        let (go, gate) = mpsc::channel::<()>();
+        workers.submit(Length::Long, move || gate.recv().unwrap()).unwrap();
+        let (done, is_done) = mpsc::channel();
+        let also = done.clone();
+        workers.submit(Length::Long, move || also.send("long").unwrap()).unwrap();
+        workers.submit(Length::Short, move || done.send("short").unwrap()).unwrap();
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(30)), Ok("short"));
+        go.send(()).unwrap();
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(30)), Ok("long"));
     }
 
     #[test]

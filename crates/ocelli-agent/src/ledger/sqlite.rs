@@ -287,24 +287,20 @@ impl Ledger for SqliteLedger {
     }
 
     fn dead_letters(&self, run: &str) -> Result<Vec<DeadLetter>, LedgerError> {
-        self.read("read dead letters", |db| {
-            let mut select = db.prepare_cached(
-                "SELECT key, attempts, coalesce(error, '') FROM task WHERE run = ?1 AND state = 3 ORDER BY key",
-            )?;
-            let rows = select.query_map([run], |row| {
-                Ok(DeadLetter { key: row.get(0)?, attempts: row.get(1)?, error: row.get(2)? })
-            })?;
-            rows.collect()
-        })
+        self.read("read dead letters", |db| dead(db, run))
     }
 
-    fn retry_dead(&self, run: &str) -> Result<u64, LedgerError> {
+    fn retry_dead(&self, run: &str, which: &dyn Fn(&DeadLetter) -> bool) -> Result<u64, LedgerError> {
         self.write("reopen dead letters", |tx| {
-            let n = tx.execute(
-                "UPDATE task SET state = 0, attempts = 0, not_before = 0 WHERE run = ?1 AND state = 3",
-                [run],
+            let chosen: Vec<DeadLetter> = dead(tx, run)?.into_iter().filter(|letter| which(letter)).collect();
+            let mut update = tx.prepare_cached(
+                "UPDATE task SET state = 0, attempts = 0, not_before = 0, partial = NULL
+                 WHERE run = ?1 AND key = ?2 AND state = 3",
             )?;
-            Ok(n as u64)
+            for letter in &chosen {
+                update.execute(params![run, letter.key])?;
+            }
+            Ok(chosen.len() as u64)
         })
     }
 
@@ -332,6 +328,16 @@ impl Ledger for SqliteLedger {
             Ok(stats)
         })
     }
+}
+
+fn dead(db: &Connection, run: &str) -> rusqlite::Result<Vec<DeadLetter>> {
+    let mut select = db.prepare_cached(
+        "SELECT key, attempts, coalesce(error, '') FROM task WHERE run = ?1 AND state = 3 ORDER BY key",
+    )?;
+    let rows = select.query_map([run], |row| {
+        Ok(DeadLetter { key: row.get(0)?, attempts: row.get(1)?, error: row.get(2)? })
+    })?;
+    rows.collect()
 }
 
 /// Inserts the result unless there is one; then the task is done, whatever state it was in.

@@ -72,9 +72,14 @@ fn call(out: &mut String, used: &ToolUse, slowest: f64) {
     // Bars are relative to the slowest call of the trajectory, on a root scale so that quick ones stay visible.
     let width = (used.millis / slowest).clamp(0.0, 1.0).sqrt() * 100.0;
     let verdict = if used.result.is_error { "failed, " } else { "" };
+    // A call that waited less than a hundredth of a second did not wait, for people.
+    let waited = match used.waited_ms >= 10.0 {
+        true => format!(" (waited {})", duration(used.waited_ms)),
+        false => String::new(),
+    };
     let _ = write!(
         out,
-        "<span class=\"bar\"><i style=\"width:{width:.0}%\"></i></span><span class=\"ms\">{verdict}{}</span></div>",
+        "<span class=\"bar\"><i style=\"width:{width:.0}%\"></i></span><span class=\"ms\">{verdict}{}{waited}</span></div>",
         duration(used.millis)
     );
 }

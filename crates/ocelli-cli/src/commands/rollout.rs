@@ -5,15 +5,22 @@
 //! out/config.toml          the configuration as it was run
 //! out/ledger.sqlite        the work; run the same command again after a crash and it goes on
 //! out/images/              every picture by its hash
-//! out/trajectories.jsonl   all trajectories with their scores, in the order of the ledger's keys
+//! out/trajectories.jsonl   all trajectories that came to an end, with their scores, in the order of the ledger's keys
 //! out/sft.jsonl            those that passed all filters
-//! out/report.json          how they ended, what each filter refused, calls and times per tool
+//! out/report.json          how they ended, what each filter refused, what was given up, calls and times per tool
 //! out/index.html           the trajectories for people: one file, no server
 //! ```
+//!
+//! The ledger and the pictures are written as the work goes on; the other files when the command ends, on Ctrl-C too.
+//!
+//! A rollout that ends because a tool, its server or what the policy runs on failed says nothing about the policy. It is
+//! tried again three times, then given up: it stands in the report with what failed, is no trajectory, does not count in
+//! the mean reward, and makes the exit code 3. The same command tries it again.
 
 mod results;
 mod settings;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,7 +29,7 @@ use std::time::Duration;
 use anyhow::bail;
 use ocelli_agent::batching::{BatchConfig, Driver};
 use ocelli_agent::control::{Control, Signal};
-use ocelli_agent::durable::{DurableConfig, finished_tasks, tasks};
+use ocelli_agent::durable::{DurableConfig, finished_tasks, is_outage, tasks};
 use ocelli_agent::endpoint::{Endpoint, Totals};
 use ocelli_agent::endpoint_policy::EndpointPolicy;
 use ocelli_agent::engine::{Engine, Loan};
@@ -54,6 +61,11 @@ use crate::config;
 use crate::ui::Ui;
 
 /// Roll out questions with tools, and keep, score, filter and show the trajectories.
+///
+/// The ledger and the pictures in the directory of the run are written as the work goes on, all other files (*.jsonl,
+/// report.json, index.html) when the command ends; Ctrl-C gives the work that is under way back at once, and the same
+/// command goes on. Exit code 3: some rollouts were given up because tools, their servers or the policy's server failed
+/// again and again. They are no trajectories and do not count in the mean reward; the same command tries them again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Configuration file; configs/rollout-charts.toml is an example.
@@ -61,7 +73,8 @@ pub(crate) struct Args {
     /// Change one key, e.g. --set data.count=5.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Try again what was given up because it killed its worker.
+    /// Try again also what was given up because it killed its worker; what was given up because tools or servers failed is
+    /// tried again without this.
     #[arg(long)]
     retry_dead: bool,
     /// Check the configuration, questions and tools, show the first prompt, and write nothing.
@@ -69,6 +82,8 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+/// Exit code where the work is done in part: some of it was given up.
+const GIVEN_UP: u8 = 3;
 /// Leases of a task before it is given up; a worker that is killed uses one up.
 const MAX_ATTEMPTS: u32 = 8;
 /// How long a killed process keeps its work from the next one.
@@ -89,25 +104,28 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let run = config.run_name();
     let tasks = work(&config, &samples)?;
     ledger.put(&run, &tasks)?;
-    if args.retry_dead {
-        ledger.retry_dead(&run)?;
+    let again = ledger.retry_dead(&run, &|letter| args.retry_dead || is_outage(letter))?;
+    if again > 0 {
+        ui.note(&format!("{again} rollouts that were given up are tried again"));
     }
     let pictures = Arc::new(Pictures::on_disk(blobs, PICTURES));
     let stopped = roll_out(&config, ledger.clone(), pictures.clone(), ui)?;
 
     let mut rows = finished_tasks(&*ledger, &run, &tasks)?;
     score(&mut rows, &rubric, samples.iter().map(AsRef::as_ref));
-    let dead = ledger.dead_letters(&run)?;
-    for letter in &dead {
-        ui.note(&format!("given up after {} attempts: {}: {}", letter.attempts, letter.key, letter.error));
-    }
+    let keys: HashSet<&str> = tasks.iter().map(|t| t.key.as_str()).collect();
+    let dead = ledger.dead_letters(&run)?.into_iter().filter(|letter| keys.contains(letter.key.as_str()));
     let stats = ledger.stats(&run)?;
-    let report = results::write(&config, &rows, stats, dead.len(), stopped.totals, &pictures)?;
+    let report = results::write(&config, &rows, stats, dead.collect(), stopped.totals, &pictures)?;
     results::show(&report, ui)?;
     if let Some(refusal) = stopped.refusal {
         bail!("{refusal}\nthe work was given back; mend this and run the same command again");
     }
-    Ok(if stopped.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    Ok(match (stopped.interrupted, report.given_up.is_empty()) {
+        (true, _) => ExitCode::from(130),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(GIVEN_UP),
+    })
 }
 
 fn ledger_path(config: &RolloutConfig) -> PathBuf {
@@ -251,11 +269,13 @@ fn roll_out(
         ));
     }
     let bar = ui.progress(before.ready + before.leased, "rollouts");
-    let (mut answered, mut ended) = (0, 0);
+    let (mut answered, mut ended, mut given_up) = (0, 0, 0);
     let mut on_end = |e: &Ended| {
         ended += 1;
         answered += usize::from(e.trajectory.status == Status::Answered);
-        bar.set_message(format!("{answered} of {ended} answered"));
+        given_up += usize::from(e.trajectory.status.is_outage());
+        let also = if given_up > 0 { format!(", {given_up} given up") } else { String::new() };
+        bar.set_message(format!("{answered} of {ended} answered{also}"));
         bar.inc(1);
     };
     let mut stopped = Stopped::default();
@@ -291,16 +311,17 @@ fn roll_out(
     Ok(stopped)
 }
 
-/// The first Ctrl-C lets each trajectory save its turn and gives the work back; the second stops at once.
+/// The first Ctrl-C gives the work back, behind the last whole turn of each trajectory, and lets the files be written; the
+/// second stops at once, which keeps the work from the next process until its leases have run out.
 fn stop_on_interrupt(control: Control, ui: Ui) {
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             let _ = tokio::signal::ctrl_c().await;
-            ui.note("saving what is under way; once more to stop at once");
-            control.pause();
-            let _ = tokio::signal::ctrl_c().await;
+            ui.note("giving back what is under way; once more to leave without writing the files");
             control.cancel();
+            let _ = tokio::signal::ctrl_c().await;
+            std::process::exit(130);
         });
     });
 }

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::circuit::Circuit;
+use crate::error::with_causes;
 use crate::remote::{McpEndpoint, RemoteConfig};
 use crate::{Call, Fatal};
 
@@ -116,7 +117,7 @@ async fn serve(
 ) {
     let listing = async {
         let peer = state.peer().await?;
-        peer.list_all_tools().await.map_err(|e| format!("it does not list its tools: {e}"))
+        peer.list_all_tools().await.map_err(|e| format!("it does not list its tools: {}", with_causes(&e)))
     };
     let listed = tokio::time::timeout(state.config.connect, listing)
         .await
@@ -177,9 +178,9 @@ impl State {
                     .redirect(reqwest::redirect::Policy::none())
                     .connect_timeout(self.config.connect)
                     .build()
-                    .map_err(|e| e.to_string())?;
+                    .map_err(|e| with_causes(&e))?;
                 let transport = StreamableHttpClientTransport::with_client(http, config);
-                let service = ().serve(transport).await.map_err(|e| e.to_string())?;
+                let service = ().serve(transport).await.map_err(|e| with_causes(&e))?;
                 Ok(Connection { service, child: None })
             }
             McpEndpoint::Process { program, args } => {
@@ -194,7 +195,7 @@ impl State {
                     return Err("its standard input and output cannot be had".into());
                 };
                 let transport = AsyncRwTransport::new(stdout, stdin).with_max_line_length(limit);
-                let service = ().serve(transport).await.map_err(|e| e.to_string())?;
+                let service = ().serve(transport).await.map_err(|e| with_causes(&e))?;
                 Ok(Connection { service, child: Some(child) })
             }
         }
@@ -240,7 +241,7 @@ impl State {
                 if matches!(error, ServiceError::TransportClosed | ServiceError::TransportSend(_)) {
                     *self.connection.lock().await = None;
                 }
-                Err(failed(error.to_string()))
+                Err(failed(with_causes(&error)))
             }
         }
     }

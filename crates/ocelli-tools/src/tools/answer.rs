@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::for_model;
-use crate::{Call, Reply, Tool, ToolError};
+use crate::{Call, Effort, Reply, Tool, ToolError};
 
 /// Give the final answer and end the dialogue.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -26,7 +26,7 @@ enum Given {
 impl Tool for Answer {
     const NAME: &'static str = "answer";
     const EXAMPLE: &'static str = r#"{"answer": "42"}"#;
-    const LIGHT: bool = true;
+    const EFFORT: Effort = Effort::None;
 
     fn run(self, _: &Call<'_>) -> Result<Reply, ToolError> {
         let answer = match self.answer {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::for_model;
-use crate::{Call, Reply, Tool, ToolError};
+use crate::{Call, Effort, Reply, Tool, ToolError};
 
 /// Compute an arithmetic expression exactly. Knows + - * / ^ % (remainder), parentheses, decimals, and the functions
 /// abs, sqrt, min, max, sum, mean, median, floor, ceil, round(x, digits), gcd, lcm.
@@ -26,6 +26,7 @@ pub struct Calculate {
 impl Tool for Calculate {
     const NAME: &'static str = "calculate";
     const EXAMPLE: &'static str = r#"{"expression": "(12.5 - 3) * 4 / 7"}"#;
+    const EFFORT: Effort = Effort::None;
 
     fn run(self, _: &Call<'_>) -> Result<Reply, ToolError> {
         let value = evaluate(&self.expression).map_err(for_model)?;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Affine, Bbox, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Affine, Bbox, Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Cut a rectangle out of a picture, pixel for pixel.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -19,7 +19,7 @@ pub struct Crop {
 impl Tool for Crop {
     const NAME: &'static str = "crop";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120]}"#;
-    const LIGHT: bool = true;
+    const EFFORT: Effort = Effort::Light;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let part = call.part(&self.image, self.bbox)?;

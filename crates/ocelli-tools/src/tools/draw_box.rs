@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::draw::{self, ColorName};
-use crate::{Bbox, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Bbox, Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Draw the outline of a rectangle on a picture, to mark a region.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,7 +23,7 @@ pub struct DrawBox {
 impl Tool for DrawBox {
     const NAME: &'static str = "draw_box";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 200, 120], "color": "blue"}"#;
-    const LIGHT: bool = true;
+    const EFFORT: Effort = Effort::Light;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let mut pixels = call.canvas(&self.image)?;

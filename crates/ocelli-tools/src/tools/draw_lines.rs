@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::draw::{self, ColorName};
 use crate::error::for_model;
-use crate::{Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Draw a dashed horizontal line across a picture, to compare heights or read a value off the y axis.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,7 +24,7 @@ pub struct DrawHorizontalLineByY {
 impl Tool for DrawHorizontalLineByY {
     const NAME: &'static str = "draw_horizontal_line_by_y";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "y": 128}"#;
-    const LIGHT: bool = true;
+    const EFFORT: Effort = Effort::Light;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let mut pixels = call.canvas(&self.image)?;
@@ -56,7 +56,7 @@ pub struct DrawVerticalLineByX {
 impl Tool for DrawVerticalLineByX {
     const NAME: &'static str = "draw_vertical_line_by_x";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "x": 64}"#;
-    const LIGHT: bool = true;
+    const EFFORT: Effort = Effort::Light;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let mut pixels = call.canvas(&self.image)?;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Affine, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Affine, Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Make a picture easier to read: stretch its contrast, turn it to black and white, invert it, remove colour, or sharpen.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,6 +30,7 @@ enum Operation {
 impl Tool for Enhance {
     const NAME: &'static str = "enhance";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "operation": "contrast"}"#;
+    const EFFORT: Effort = Effort::Moderate;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let mut pixels = (*call.pixels(&self.image)?).clone();

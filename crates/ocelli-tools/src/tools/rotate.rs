@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::for_model;
-use crate::{Affine, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Affine, Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Turn a picture clockwise, for instance to read text that runs upwards.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,6 +24,7 @@ pub struct Rotate {
 impl Tool for Rotate {
     const NAME: &'static str = "rotate";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "degrees": 90}"#;
+    const EFFORT: Effort = Effort::Moderate;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         if !self.degrees.is_finite() || self.degrees.abs() > 360.0 {

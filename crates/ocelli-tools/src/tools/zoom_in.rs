@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::for_model;
-use crate::{Affine, Bbox, Call, ImageRef, Reply, Tool, ToolError};
+use crate::{Affine, Bbox, Call, Effort, ImageRef, Reply, Tool, ToolError};
 
 /// Enlarge a region of a picture, so that small text and details can be read.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,6 +30,7 @@ const TARGET: u32 = 1000;
 impl Tool for ZoomIn {
     const NAME: &'static str = "zoom_in";
     const EXAMPLE: &'static str = r#"{"image": "img_0", "bbox": [40, 20, 120, 60], "factor": 4}"#;
+    const EFFORT: Effort = Effort::Moderate;
 
     fn run(self, call: &Call<'_>) -> Result<Reply, ToolError> {
         let part = call.part(&self.image, self.bbox)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ocelli_data::io::{read_jsonl, write_atomic, write_jsonl};
 use ocelli_data::run::{Arm, ItemResult};
-use ocelli_data::{Message, Sample, Status, Target, Trajectory};
+use ocelli_data::{Message, Sample, Status, Target, ToolUse, Trajectory};
 use ocelli_eval::stats;
 use ocelli_reward::{Accuracy, Scorer};
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ fn arm(
     let accuracy = Accuracy::default();
     let mut items = Vec::with_capacity(samples.len());
     for (t, sample) in trajectories.iter_mut().zip(&samples) {
-        t.tools.iter_mut().for_each(|used| used.millis = 0.0);
+        t.tools.iter_mut().for_each(ToolUse::forget_times);
         let score = accuracy.score(t, &sample.target);
         items.push(ItemResult {
             id: sample.id.clone(),

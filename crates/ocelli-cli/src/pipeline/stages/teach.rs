@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ocelli_agent::filters::filter;
 use ocelli_data::io::write_jsonl;
 use ocelli_data::run::Fact;
-use ocelli_data::{PreferencePair, Sample, Trajectory};
+use ocelli_data::{PreferencePair, Sample, ToolUse, Trajectory};
 use ocelli_model::vlm::Vlm;
 use ocelli_reward::{Accuracy, Scorer};
 use ocelli_train::hybrid_reward::{Judge, RewardSpec};
@@ -69,7 +69,7 @@ pub(super) fn trajectories(lab: &Lab<'_>, name: &str, stage: &Trajectories) -> a
     let (kept, report) = filter(&made, &stage.filters, accuracy.name());
     let mut kept: Vec<Trajectory> = kept.into_iter().cloned().collect();
     // How long a tool took teaches nothing, and would make the file differ from run to run.
-    kept.iter_mut().flat_map(|t| &mut t.tools).for_each(|used| used.millis = 0.0);
+    kept.iter_mut().flat_map(|t| &mut t.tools).for_each(ToolUse::forget_times);
     let calls: usize = kept.iter().map(|t| t.tools.len()).sum();
     let seen = samples.len() * stage.group.max(1) as usize;
     made.clear();
