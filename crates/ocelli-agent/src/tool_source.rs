@@ -222,14 +222,14 @@ pub enum ToolSourceError {
     #[error("{0}")]
     Table(String),
     /// A server does not answer, or not as it should.
-    #[error("the tool server {server} cannot be used: {why}; start it, or take it out of `{key}`")]
+    #[error("the tool server {server} cannot be used: {why}; start it, or {named}")]
     Server {
         /// Its address or its command.
         server: String,
         /// What happened.
         why: String,
         /// Where it is named.
-        key: &'static str,
+        named: Named,
     },
     /// A token is not where the table says.
     #[error("the variable {0}, which should hold the token of a tool server, is not set")]
@@ -260,6 +260,29 @@ pub enum ToolSourceError {
     #[error("cannot start the asynchronous runtime: {0}")]
     Runtime(std::io::Error),
 }
+
+/// Where a server is named, for those who have to correct it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// In this key of a configuration.
+    Key(&'static str),
+    /// By these flags of a command.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "take it out of `{key}`"),
+            Self::Flag(flag) => write!(f, "give another one with {flag}"),
+        }
+    }
+}
+
+/// Longest time until a server that is named by its address has listed its tools.
+const ADDRESS: Duration = Duration::from_secs(10);
+/// The same for a program: it may have to load half a Python first.
+const PROGRAM: Duration = Duration::from_secs(30);
 
 /// Memory for results while they are recorded, in bytes.
 const RECORDED: usize = 256 << 20;
@@ -335,7 +358,7 @@ impl ToolSource {
         if self.wants_detect() {
             registry = registry.with::<tools::Detect>();
         }
-        registry = with_remote(registry, &self.remote, variable)?;
+        registry = with_remote(registry, &self.remote, variable, &|_| Named::Key("tools.remote"))?;
         if let Some(names) = &self.names {
             registry = registry.only(names)?;
         }
@@ -400,7 +423,7 @@ impl ToolSource {
         let client = runtime.block_on(Client::connect(&endpoints, limits.clone()));
         let client = client.map_err(|fatal| {
             let urls: Vec<&str> = endpoints.iter().map(|e| e.url.as_str()).collect();
-            unusable(urls.join(", "), fatal, "tools.servers")
+            unusable(urls.join(", "), fatal, Named::Key("tools.servers"))
         })?;
         Ok(match &self.names {
             Some(names) => client.only(names)?,
@@ -409,24 +432,25 @@ impl ToolSource {
     }
 }
 
-fn unusable(server: String, fatal: Fatal, key: &'static str) -> ToolSourceError {
+fn unusable(server: String, fatal: Fatal, named: Named) -> ToolSourceError {
     let why = match fatal {
         Fatal::Remote { why, .. } | Fatal::NoServer { why, .. } => why,
         other => other.to_string(),
     };
-    ToolSourceError::Server { server, why, key }
+    ToolSourceError::Server { server, why, named }
 }
 
-/// Adds the tools of other servers to those of a registry.
+/// Adds the tools of other servers to those of a registry. `named` says where a server was named.
 pub fn with_remote(
     mut registry: Registry,
     servers: &[RemoteSource],
     variable: Variable<'_>,
+    named: &dyn Fn(&RemoteSource) -> Named,
 ) -> Result<Registry, ToolSourceError> {
     for server in servers {
         let config = server.config(variable)?;
         let name = config.endpoint.to_string();
-        let remote = RemoteTools::connect(&config).map_err(|fatal| unusable(name, fatal, "tools.remote"))?;
+        let remote = RemoteTools::connect(&config).map_err(|fatal| unusable(name, fatal, named(server)))?;
         for spec in remote.specs() {
             if registry.spec(&spec.name).is_some() {
                 return Err(ToolSourceError::Table(format!(
@@ -460,8 +484,8 @@ impl RemoteSource {
             }
         };
         let (prefix, only) = (self.prefix.clone(), self.only.clone());
-        // A program may have to load half a Python first.
-        Ok(RemoteConfig { prefix, only, connect: Duration::from_secs(60), ..RemoteConfig::new(endpoint) })
+        let connect = if self.url.is_some() { ADDRESS } else { PROGRAM };
+        Ok(RemoteConfig { prefix, only, connect, ..RemoteConfig::new(endpoint) })
     }
 }
 

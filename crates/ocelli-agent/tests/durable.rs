@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ocelli_agent::control::Control;
-use ocelli_agent::durable::{DurableConfig, DurableError, finished, run_durable, tasks};
+use ocelli_agent::durable::{DurableConfig, DurableError, finished, is_outage, run_durable, tasks};
 use ocelli_agent::episode::{Ended, Job, World};
 use ocelli_agent::formats::CallFormat;
 use ocelli_agent::ledger::{
@@ -20,12 +20,13 @@ use ocelli_agent::ledger::{
 };
 use ocelli_agent::limits::RolloutLimits;
 use ocelli_agent::pictures::Pictures;
-use ocelli_agent::policy::PolicyError;
+use ocelli_agent::policy::{BoxFuture, PolicyError};
 use ocelli_agent::scripted::{ScriptedPolicy, said, say};
 use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
+use ocelli_agent::toolbox::Toolbox;
 use ocelli_data::io::BlobStore;
 use ocelli_data::{Status, ToolCall};
-use ocelli_tools::Limits;
+use ocelli_tools::{Images, Limits, Reply, ToolError, ToolSpec};
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use toy::{picture, sample, standard_tools};
@@ -258,17 +259,19 @@ fn a_ledger_that_fails_for_a_while_loses_nothing() {
 }
 
 #[test]
-fn failures_are_tried_again_and_then_kept_as_data() {
+fn an_outage_is_tried_again_then_given_up_and_comes_back_when_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let jobs = jobs(dir.path(), 2, 1);
     let tries: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
     let seen = tries.clone();
+    let over = Arc::new(AtomicU64::new(0));
+    let mended = over.clone();
     let policy = ScriptedPolicy::new(move |start, _, _| {
         let mut tries = seen.lock().unwrap();
         let n = tries.entry(start.sample.id.clone()).or_default();
         *n += 1;
-        // The first comes back at its third try, the second never.
-        if start.sample.id == "s000" && *n == 3 {
+        // The first comes back at its third try, the second not before its server does.
+        if start.sample.id == "s000" && *n == 3 || mended.load(Ordering::SeqCst) > 0 {
             Ok(said("a square"))
         } else {
             Err(PolicyError("HTTP 503".into()))
@@ -280,10 +283,89 @@ fn failures_are_tried_again_and_then_kept_as_data() {
     let config = DurableConfig { retries: 3, retry_pause: Duration::ZERO, ..config() };
     work(&world, shared.clone(), &config, &Control::default()).unwrap();
     let ended = finished(&*shared, RUN).unwrap();
-    let seen: Vec<_> = ended.iter().map(|e| (e.trajectory.sample_id.as_str(), e.trajectory.status)).collect();
-    assert_eq!(seen, [("s000", Status::Answered), ("s001", Status::PolicyFailed)]);
-    assert_eq!(ended[1].why.as_deref(), Some("HTTP 503"));
+    let seen = |ended: &[Ended]| -> Vec<(String, Status)> {
+        ended.iter().map(|e| (e.trajectory.sample_id.clone(), e.trajectory.status)).collect()
+    };
+    assert_eq!(seen(&ended), [("s000".to_owned(), Status::Answered)]);
     assert_eq!(tries.lock().unwrap()["s001"], 4);
+    let dead = shared.dead_letters(RUN).unwrap();
+    assert_eq!(dead.len(), 1);
+    assert!(dead[0].key.starts_with("s001#") && dead[0].error == "PolicyFailed: HTTP 503", "{dead:?}");
+    assert!(is_outage(&dead[0]));
+    let killer = DeadLetter { error: "the worker vanished 8 times; last error: none".into(), ..dead[0].clone() };
+    assert!(!is_outage(&killer));
+
+    over.store(1, Ordering::SeqCst);
+    work(&world, shared.clone(), &config, &Control::default()).unwrap();
+    assert_eq!(finished(&*shared, RUN).unwrap().len(), 1, "nothing comes back by itself");
+    assert_eq!(shared.retry_dead(RUN, &|letter| !is_outage(letter)).unwrap(), 0);
+    assert_eq!(shared.retry_dead(RUN, &is_outage).unwrap(), 1);
+    work(&world, shared.clone(), &config, &Control::default()).unwrap();
+    let both = ["s000", "s001"].map(|id| (id.to_owned(), Status::Answered));
+    assert_eq!(seen(&finished(&*shared, RUN).unwrap()), both);
+    assert!(shared.dead_letters(RUN).unwrap().is_empty());
+}
+
+/// Tools of which the call with this edge never returns while `stuck`; it counts those that hang.
+struct Stuck {
+    inner: Arc<dyn Toolbox>,
+    stuck: AtomicU64,
+    hanging: AtomicU64,
+}
+
+impl Toolbox for Stuck {
+    fn specs(&self) -> Arc<[ToolSpec]> {
+        self.inner.specs()
+    }
+
+    fn call<'a>(
+        &'a self,
+        call: &'a ToolCall,
+        images: &'a Images,
+        time: Duration,
+    ) -> BoxFuture<'a, Result<Reply, ToolError>> {
+        Box::pin(async move {
+            if call.arguments["bbox"][2] == 12 && self.stuck.load(Ordering::SeqCst) > 0 {
+                self.hanging.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<()>().await;
+            }
+            self.inner.call(call, images, time).await
+        })
+    }
+}
+
+#[test]
+fn a_cancelled_run_gives_its_work_back_from_the_middle_of_a_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = jobs(dir.path(), 6, 1);
+    let shared = ledger(dir.path());
+    shared.put(RUN, &tasks(&jobs, "").unwrap()).unwrap();
+    let diary = dir.path().join("diary");
+    let mut world = world(dir.path(), Some(diary.clone()), Duration::ZERO);
+    let tools = Arc::new(Stuck { inner: standard_tools(), stuck: 1.into(), hanging: 0.into() });
+    let limits = Limits::default();
+    world.envs = Arc::new(ToolEnvs::new(ToolEnvConfig::default(), tools.clone(), world.pictures.clone(), limits));
+    let control = Control::default();
+    let (stopper, watched) = (control.clone(), tools.clone());
+    let thread = std::thread::spawn(move || {
+        while watched.hanging.load(Ordering::SeqCst) < 6 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stopper.cancel();
+    });
+    work(&world, shared.clone(), &config(), &control).unwrap();
+    thread.join().unwrap();
+    let stats = shared.stats(RUN).unwrap();
+    assert_eq!((stats.ready, stats.leased, stats.done, stats.dead), (6, 0, 0, 0));
+    tools.stuck.store(0, Ordering::SeqCst);
+    work(&world, shared, &config(), &Control::default()).unwrap();
+    check_complete(dir.path(), &jobs);
+    let diary = std::fs::read_to_string(diary).unwrap();
+    for turn in 0..TURNS {
+        // The turn whose tool hung is said again; those before it are not.
+        let times = if turn == 2 { 12 } else { 6 };
+        assert_eq!(diary.lines().filter(|l| l.ends_with(&format!(" {turn}"))).count(), times, "turn {turn}");
+    }
 }
 
 /// The body of the full disk; as a test of its own it does nothing.

@@ -46,8 +46,12 @@ fn run(dir: &Path, args: &[&str]) -> Output {
 }
 
 fn rollout(dir: &Path, name: &str, tools: &str) -> Output {
+    rollout_of(dir, name, 6, tools)
+}
+
+fn rollout_of(dir: &Path, name: &str, count: usize, tools: &str) -> Output {
     let config = format!(
-        "out = \"{name}\"\n[data]\nkind = \"world\"\nname = \"charts\"\ncount = 6\nseed = 3\nwidth = 224\nheight = 168\n\
+        "out = \"{name}\"\nretry_pause_s = 0.0\n[data]\nkind = \"world\"\nname = \"charts\"\ncount = {count}\nseed = 3\nwidth = 224\nheight = 168\n\
          [policy]\nkind = \"oracle\"\n[env]\nanswer = \"tool\"\n[tools]\n{tools}\n"
     );
     std::fs::write(dir.join(format!("{name}.toml")), config).unwrap();
@@ -59,7 +63,10 @@ fn trajectories(dir: &Path, name: &str) -> Vec<serde_json::Value> {
     let rows = std::fs::read_to_string(dir.join(name).join("trajectories.jsonl")).unwrap();
     let mut rows: Vec<serde_json::Value> = rows.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     for row in &mut rows {
-        row["tools"].as_array_mut().unwrap().iter_mut().for_each(|t| t["millis"] = 0.into());
+        for used in row["tools"].as_array_mut().unwrap().iter_mut().filter_map(|t| t.as_object_mut()) {
+            used.remove("millis");
+            used.remove("waited_ms");
+        }
     }
     rows
 }
@@ -82,6 +89,35 @@ fn a_rollout_on_servers_is_recorded_and_replayed_without_them() {
     let again = rollout(dir, "again", "replay = \"recording\"");
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(trajectories(dir, "far"), trajectories(dir, "again"));
+}
+
+#[test]
+fn an_outage_is_told_counts_against_nobody_and_is_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    assert!(rollout_of(dir, "first", 6, "record = \"recording\"").status.success());
+    // The seventh and eighth question were never recorded, so their tools fail.
+    let short = rollout_of(dir, "run", 8, "replay = \"recording\"");
+    let said = text(&short);
+    assert_eq!(short.status.code(), Some(3), "{said}");
+    for word in [
+        "2 of 8 rollouts were given up",
+        "not in the recording",
+        "6 trajectories",
+        "of the 6 that came to an end",
+        "of 8 if the 2 given up count 0",
+    ] {
+        assert!(said.contains(word), "{said}\nsays nothing of {word}");
+    }
+    assert_eq!(trajectories(dir, "run").len(), 6);
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.join("run/report.json")).unwrap()).unwrap();
+    assert_eq!((report["rewarded"].as_u64(), report["work"]["dead"].as_u64()), (Some(6), Some(2)), "{report:#}");
+    assert_eq!(report["given_up"].as_array().unwrap().len(), 2);
+    // The same command tries again, and completes once the tools are there.
+    assert_eq!(rollout_of(dir, "run", 8, "replay = \"recording\"").status.code(), Some(3));
+    let mended = rollout_of(dir, "run", 8, "");
+    assert!(mended.status.success() && text(&mended).contains("8 trajectories"), "{}", text(&mended));
 }
 
 #[test]

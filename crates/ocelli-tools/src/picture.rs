@@ -1,12 +1,14 @@
 //! One encoded picture: its bytes, its name by content, its size; decoding within limits, and lossless encoding.
 //!
 //! All tools work on 8-bit RGB. Sixteen-bit samples are reduced to eight, transparency is laid over white (as a viewer
-//! shows a chart), a colour profile and an EXIF orientation are ignored: the pixel frame is the stored one, which is
-//! also what image processors of vision-language models see. Of an animation the first frame counts.
+//! shows a chart), a colour profile is ignored. The pixel frame is the upright one: a photograph whose EXIF orientation says
+//! that the camera was turned is turned, width and height included, as it is before a model sees it. A broken EXIF block is
+//! no reason to refuse a picture; it is then taken as it lies. Of an animation the first frame counts.
 
 use std::io::Cursor;
 use std::sync::Arc;
 
+use image::metadata::Orientation;
 use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use ocelli_data::ContentHash;
 
@@ -132,8 +134,8 @@ impl Picture {
         buffer: &mut Vec<u8>,
     ) -> Result<Option<u32>, PictureError> {
         // The same limits as for the whole: what is refused as a whole is refused in part.
-        let (format, _) = decoder(&self.bytes, limits)?;
-        if format != ImageFormat::Png {
+        let (format, mut whole) = decoder(&self.bytes, limits)?;
+        if format != ImageFormat::Png || orientation(&mut whole) != Orientation::NoTransforms {
             return Ok(None);
         }
         let broken =
@@ -201,12 +203,25 @@ fn decoder<'a>(
 }
 
 fn size_of(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), PictureError> {
-    decoder(bytes, limits).map(|(_, d)| d.dimensions())
+    let (_, mut decoder) = decoder(bytes, limits)?;
+    let (width, height) = decoder.dimensions();
+    let turned = matches!(
+        orientation(&mut decoder),
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    );
+    Ok(if turned { (height, width) } else { (width, height) })
+}
+
+/// How the stored pixels have to be turned to stand upright.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    decoder.orientation().unwrap_or(Orientation::NoTransforms)
 }
 
 fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
-    let (format, decoder) = decoder(bytes, limits)?;
-    let picture = image::DynamicImage::from_decoder(decoder).map_err(broken(format))?;
+    let (format, mut decoder) = decoder(bytes, limits)?;
+    let orientation = orientation(&mut decoder);
+    let mut picture = image::DynamicImage::from_decoder(decoder).map_err(broken(format))?;
+    picture.apply_orientation(orientation);
     if !picture.color().has_alpha() {
         return Ok(picture.into_rgb8());
     }

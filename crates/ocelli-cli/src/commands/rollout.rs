@@ -14,7 +14,7 @@
 //! The ledger and the pictures are written as the work goes on; the other files when the command ends, on Ctrl-C too.
 //!
 //! A rollout that ends because a tool, its server or what the policy runs on failed says nothing about the policy. It is
-//! tried again three times, then given up: it stands in the report with what failed, is no trajectory, does not count in
+//! tried again `retries` times, then given up: it stands in the report with what failed, is no trajectory, does not count in
 //! the mean reward, and makes the exit code 3. The same command tries it again.
 
 mod results;
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let blobs = BlobStore::new(config.out.join("images"));
     let samples = samples(&config.data, &|bytes| Ok(blobs.put(bytes).map(drop)?))?;
     write_atomic(&config.out.join("config.toml"), toml::to_string_pretty(&config)?.as_bytes())?;
-    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&ledger_path(&config), MAX_ATTEMPTS)?);
+    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&ledger_path(&config), MAX_ATTEMPTS.max(config.retries + 1))?);
     let run = config.run_name();
     let tasks = work(&config, &samples)?;
     ledger.put(&run, &tasks)?;
@@ -256,7 +256,14 @@ fn roll_out(
         limits: config.limits.clone(),
     };
     let engine = Engine::new(config.live)?;
-    let durable = DurableConfig { live: config.live, lease: LEASE, ..DurableConfig::new(config.run_name()) };
+    let durable = DurableConfig {
+        live: config.live,
+        lease: LEASE,
+        retries: config.retries,
+        retry_pause: Duration::try_from_secs_f64(config.retry_pause_s)
+            .map_err(|_| anyhow::anyhow!("retry_pause_s is {}, which is no time", config.retry_pause_s))?,
+        ..DurableConfig::new(config.run_name())
+    };
     let control = Control::default();
     stop_on_interrupt(control.clone(), ui.clone());
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use ocelli_agent::tool_source::{RemoteSource, token_of, with_remote};
+use ocelli_agent::tool_source::{Named, RemoteSource, token_of, with_remote};
 use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
 use ocelli_tools::networks::{NETWORKS, Network};
@@ -151,7 +151,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         }
         _ => tool_source::registry(Limits::default(), args.detect, ocr, ui)?,
     };
-    let registry = with_remote(registry, &remote(args)?, &tool_source::variable_text)?;
+    let flag = |server: &RemoteSource| Named::Flag(if server.url.is_some() { "--remote" } else { "--remote-command" });
+    let registry = with_remote(registry, &remote(args)?, &tool_source::variable_text, &flag)?;
     match &args.action {
         Action::Fetch { .. } => Ok(ExitCode::SUCCESS),
         Action::List { format } => {

@@ -22,6 +22,8 @@ use crate::{Call, Fatal};
 
 /// Calls that may wait for the thread; further ones are refused.
 const QUEUE: usize = 256;
+/// How long a server is waited for without a word.
+const SILENT: Duration = Duration::from_secs(3);
 /// How often a waiting caller looks whether anybody still waits for it.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -73,8 +75,12 @@ impl Link {
             .name("mcp-client".into())
             .spawn(move || runtime.block_on(serve(state, queue, &tell)))
             .map_err(|e| failed(format!("cannot start its thread: {e}")))?;
-        // The thread itself keeps to the time; the margin only covers a thread that could not answer at all.
-        let listed = told.recv_timeout(config.connect + Duration::from_secs(5));
+        let listed = told.recv_timeout(SILENT.min(config.connect)).or_else(|_| {
+            let most = config.connect.as_secs_f64();
+            tracing::warn!("{server} has not listed its tools yet; it is waited for up to {most:.0} s");
+            // The thread itself keeps to the time; the margin only covers a thread that could not answer at all.
+            told.recv_timeout(config.connect + Duration::from_secs(5))
+        });
         let tools = listed.map_err(|_| failed("no answer".into()))?.map_err(failed)?;
         Ok((Self { jobs }, tools))
     }

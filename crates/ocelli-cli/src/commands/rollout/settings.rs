@@ -30,6 +30,13 @@ pub(super) struct RolloutConfig {
     /// Trajectories that are under way together.
     #[serde(default = "default_live")]
     pub(super) live: usize,
+    /// How often a rollout is tried again that ended because tools, their servers or the policy's server failed, before it is
+    /// given up.
+    #[serde(default = "default_retries")]
+    pub(super) retries: u32,
+    /// Seconds before it is tried again.
+    #[serde(default = "default_pause")]
+    pub(super) retry_pause_s: f64,
     pub(super) data: Data,
     pub(super) policy: PolicyConfig,
     #[serde(default)]
@@ -52,6 +59,14 @@ fn one() -> u32 {
 
 fn default_live() -> usize {
     32
+}
+
+fn default_retries() -> u32 {
+    3
+}
+
+fn default_pause() -> f64 {
+    5.0
 }
 
 fn all_filters() -> Vec<Filter> {
@@ -263,7 +278,7 @@ mod tests {
     fn only_what_decides_the_content_makes_another_run() {
         let name = |set: &[&str]| parse(ORACLE, set).run_name();
         let base = name(&[]);
-        for same in ["live=3", "data.count=9", "group=4", "tools.threads=1", "out=y"] {
+        for same in ["live=3", "retries=9", "retry_pause_s=1.0", "data.count=9", "group=4", "tools.threads=1", "out=y"] {
             assert_eq!(name(&[same]), base, "{same}");
         }
         let other = [
