@@ -25,7 +25,7 @@ fn call(name: &str, arguments: Value) -> ToolCall {
 }
 
 fn images() -> Images {
-    let mut images = Images::new(Limits::default());
+    let mut images = Images::new(Arc::new(Limits::default()));
     images.insert_picture(toy::picture(90)).unwrap();
     images
 }
@@ -169,6 +169,7 @@ async fn tools_of_next_to_no_work_need_no_server() {
     let client = runtime.spawn(serve(Registry::standard(Limits::default()))).await.unwrap();
     // Its server is gone from here on.
     runtime.shutdown_background();
-    let reply = Toolbox::timed(&client, &call("calculate", json!({"expression": "6 * 7"})), &images(), GENEROUS);
-    assert!(reply.await.reply.unwrap().text.contains("42"));
+    let (call, images) = (call("calculate", json!({"expression": "6 * 7"})), images());
+    let timed = Toolbox::timed(&client, &call, &images, GENEROUS).await;
+    assert!(timed.reply.unwrap().text.contains("42"));
 }
