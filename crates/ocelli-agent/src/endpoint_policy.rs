@@ -120,7 +120,7 @@ impl EndpointConversation {
         }
         for bad in completion.malformed_calls {
             // The wire wants an answer to each call, readable or not, so the message keeps a placeholder.
-            let (call, read) = match read_arguments(&bad.raw) {
+            let (call, read) = match read_arguments(&bad.name, &bad.raw) {
                 Ok((arguments, repairs)) => {
                     calls.repairs.extend(repairs);
                     let call = ToolCall { id: bad.id, name: bad.name, arguments };

@@ -8,7 +8,7 @@
 //!
 //! The reader is tolerant: what a person would understand without doubt is accepted, and each liberty taken is listed
 //! as a [`Repair`], so that a reward for format can be strict while the run goes on. What cannot be understood becomes
-//! a [`Complaint`], a sentence written for the model: what is wrong, where, and what a right call looks like.
+//! a [`Complaint`], sentences written for the model: what is wrong, where, and what a right call of that tool looks like.
 //! Nothing here panics or recurses without bound; text beyond [`MAX_TEXT`] is not read.
 
 mod actions;
@@ -19,6 +19,7 @@ mod openai;
 use std::fmt;
 
 use ocelli_data::ToolCall;
+use ocelli_tools::ToolSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -54,22 +55,22 @@ pub struct Parsed {
     pub prose: String,
 }
 
-/// Why a call cannot be made; its `Display` is what the policy reads.
+/// Why a call cannot be made. The policy reads it with a right call behind it, see [`Complaint::told`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Complaint {
     /// The JSON of the call is broken beyond repair.
     Json {
         /// What the reader met.
         fault: JsonFault,
-        /// A right call.
-        example: String,
+        /// The tool that was meant, where that can be seen.
+        tool: Option<String>,
     },
     /// The JSON is well formed, but is not a call.
     Shape {
         /// What is missing or of the wrong kind.
         problem: String,
-        /// A right call.
-        example: String,
+        /// The tool that was meant, where that can be seen.
+        tool: Option<String>,
     },
     /// No tool has this name.
     UnknownTool {
@@ -95,12 +96,8 @@ pub enum Complaint {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Json { fault, example } => {
-                write!(f, "The tool call is not valid JSON: {fault}. A right call looks like this: {example}")
-            }
-            Self::Shape { problem, example } => {
-                write!(f, "The tool call cannot be used: {problem}. A right call looks like this: {example}")
-            }
+            Self::Json { fault, .. } => write!(f, "The tool call is not valid JSON: {fault}."),
+            Self::Shape { problem, .. } => write!(f, "The tool call cannot be used: {problem}."),
             Self::UnknownTool { name, nearest, known } => {
                 write!(f, "There is no tool `{name}`.")?;
                 if let Some(nearest) = nearest {
@@ -121,6 +118,20 @@ impl fmt::Display for Complaint {
             Self::TooLong { bytes } => {
                 write!(f, "The message has {bytes} bytes; tool calls are read up to {MAX_TEXT}. Write less.")
             }
+        }
+    }
+}
+
+impl Complaint {
+    /// What the policy reads: the complaint and, where its writing was wrong, a right call of the tool that it meant.
+    pub fn told(&self, format: CallFormat, specs: &[ToolSpec]) -> String {
+        let meant = match self {
+            Self::Json { tool, .. } | Self::Shape { tool, .. } => tool.as_deref(),
+            _ => return self.to_string(),
+        };
+        match format.right_call(meant, specs) {
+            Some(call) => format!("{self} A right call looks like this: {call}"),
+            None => self.to_string(),
         }
     }
 }
@@ -176,10 +187,23 @@ impl CallFormat {
         }
     }
 
-    fn sample_call(self, names: &[&str]) -> String {
-        let name = names.first().copied().unwrap_or("crop");
-        self.example(name, Map::from_iter([("image".to_owned(), json!("img_0"))]))
+    /// A call in this format that can be made as it is: of the tool `meant`, else of the first that has an example which its
+    /// own arguments admit.
+    pub fn right_call(self, meant: Option<&str>, specs: &[ToolSpec]) -> Option<String> {
+        let first = specs.iter().filter(|s| meant == Some(s.name.as_str())).chain(specs);
+        let spec = first.into_iter().find(|s| s.has_example())?;
+        Some(self.example(&spec.name, spec.example.clone()))
     }
+}
+
+/// The known tool whose name stands in a text that cannot be read.
+fn meant_in(text: &str, names: &[&str]) -> Option<String> {
+    let at = |name: &str| {
+        let quoted = |quote: char| text.find(&format!("{quote}{name}{quote}"));
+        quoted('"').into_iter().chain(quoted('\'')).min()
+    };
+    let found = names.iter().filter_map(|name| Some((at(name)?, *name))).min();
+    found.map(|(_, name)| name.to_owned())
 }
 
 /// The text behind the last `</think>`; calls that are only thought about are not made. A thought that was never
@@ -200,20 +224,22 @@ const ARGUMENT_KEYS: [&str; 6] = ["arguments", "parameters", "args", "params", "
 /// Turns one JSON value into a call: `{"name", "arguments"}`, wrapped or not in `{"function": ..}`.
 fn call_from_value(
     value: Value,
-    format: CallFormat,
     names: &[&str],
     repairs: &mut Vec<Repair>,
 ) -> Result<ToolCall, Complaint> {
-    let shape = |problem: String| Complaint::Shape { problem, example: format.sample_call(names) };
     let Value::Object(mut object) = value else {
-        return Err(shape(format!("a call is a JSON object, this is {}", kind_of(&value))));
+        let problem = format!("a call is a JSON object, this is {}", kind_of(&value));
+        return Err(Complaint::Shape { problem, tool: None });
     };
     let id = object.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
     if let Some(Value::Object(inner)) = object.get("function") {
         object = inner.clone();
         repairs.push(Repair::Shape);
     }
-    let name = match object.get("name").or_else(|| object.get("tool")).or_else(|| object.get("tool_name")) {
+    let written = object.get("name").or_else(|| object.get("tool")).or_else(|| object.get("tool_name"));
+    let meant = written.and_then(Value::as_str).and_then(|name| known(name.trim(), names)).map(str::to_owned);
+    let shape = |problem: String| Complaint::Shape { problem, tool: meant.clone() };
+    let name = match written {
         Some(Value::String(name)) => name.trim().to_owned(),
         Some(other) => return Err(shape(format!("`name` should be a string, it is {}", kind_of(other)))),
         None => match object.iter().next() {
@@ -221,7 +247,7 @@ fn call_from_value(
             Some((key, Value::Object(inner))) if object.len() == 1 && known(key, names).is_some() => {
                 let call = json!({"name": key, "arguments": inner});
                 repairs.push(Repair::Shape);
-                return call_from_value(call, format, names, repairs);
+                return call_from_value(call, names, repairs);
             }
             _ => return Err(shape("`name` is missing".to_owned())),
         },

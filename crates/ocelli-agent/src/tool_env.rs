@@ -270,7 +270,8 @@ impl ToolEnv {
                     _ => String::new(),
                 };
                 let call = ToolCall { id: String::new(), name, arguments: Map::new() };
-                let result = complain(&call, complaint.to_string());
+                let told = complaint.told(self.shared.config.format, &self.shared.specs);
+                let result = complain(&call, told);
                 (call, result)
             }
             Ok(call) => {

@@ -5,6 +5,7 @@ use ocelli_agent::formats::{
     read_arguments, read_json,
 };
 use ocelli_data::ToolCall;
+use ocelli_tools::{Declared, Limits, Registry, ToolSpec};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -352,9 +353,9 @@ fn openai_calls() {
     assert!(parsed.repairs.is_empty());
     assert!(calls_from_openai(&Value::Null, &NAMES).calls.is_empty());
     assert!(calls_from_openai(&json!("x"), &NAMES).calls[0].is_err());
-    assert_eq!(read_arguments(" ").unwrap().0, Map::new());
-    assert_eq!(read_arguments("{a: 1}").unwrap().1, [Repair::BareKey]);
-    assert!(matches!(read_arguments(&"x".repeat(MAX_TEXT + 1)), Err(Complaint::TooLong { .. })));
+    assert_eq!(read_arguments("crop", " ").unwrap().0, Map::new());
+    assert_eq!(read_arguments("crop", "{a: 1}").unwrap().1, [Repair::BareKey]);
+    assert!(matches!(read_arguments("crop", &"x".repeat(MAX_TEXT + 1)), Err(Complaint::TooLong { .. })));
 }
 
 #[test]
@@ -471,5 +472,59 @@ proptest! {
         let (read, repairs) = read_json(&value.to_string()).unwrap();
         prop_assert_eq!(read, value);
         prop_assert!(repairs.is_empty());
+    }
+}
+
+/// Whatever is wrong with a call, the right one that is shown is read back without repairs and fits its tool.
+#[test]
+fn the_right_call_of_a_complaint_is_one() {
+    let registry = Registry::standard(Limits::default()).with::<ocelli_tools::tools::Detect>();
+    let bare = ToolSpec {
+        name: "aaa_without_example".into(),
+        description: "Of another server.".into(),
+        parameters: json!({"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}),
+        example: Map::new(),
+    };
+    let registry = Registry::empty(Limits::default())
+        .with_declared(Declared::recorded(bare))
+        .only(&["aaa_without_example"])
+        .map(|first| registry.specs().iter().fold(first, |all, s| all.with_declared(registry.declared(&s.name).unwrap().clone())))
+        .unwrap();
+    let specs = registry.specs();
+    let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+    let shown = |told: &str| told.split_once("A right call looks like this: ").expect(told).1.to_owned();
+    let check = |format: CallFormat, told: &str, tool: Option<&str>| {
+        let example = shown(told);
+        let parsed = match format {
+            CallFormat::OpenAi => calls_from_openai(&json!([serde_json::from_str::<Value>(&example).unwrap()]), &names),
+            _ => format.parse(&example, &names),
+        };
+        assert!(parsed.repairs.is_empty() && parsed.calls.len() == 1, "{told}\n{parsed:?}");
+        let call = parsed.calls[0].as_ref().unwrap();
+        registry.check(call).unwrap_or_else(|e| panic!("{told}\n{e}"));
+        if let Some(tool) = tool {
+            assert_eq!(call.name, tool, "{told}");
+        }
+    };
+    for name in names.iter().copied() {
+        let tool = (name != "aaa_without_example").then_some(name);
+        for (format, text) in [
+            (CallFormat::Hermes, format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{]}}</tool_call>")),
+            (CallFormat::Hermes, format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": 7}}</tool_call>")),
+            (CallFormat::Actions, format!("{{\"thought\": \"x\", \"actions\": [{{\"name\": \"{name}\", \"arguments\": [}}")),
+            (CallFormat::Actions, format!("{{\"actions\": [{{\"name\": \"{name}\", \"arguments\": 7}}]}}")),
+        ] {
+            let parsed = format.parse(&text, &names);
+            let complaint = parsed.calls[0].as_ref().expect_err(&text);
+            check(format, &complaint.told(format, &specs), tool);
+        }
+        for raw in ["{]", "[1, 2"] {
+            let complaint = read_arguments(name, raw).expect_err(raw);
+            check(CallFormat::OpenAi, &complaint.told(CallFormat::OpenAi, &specs), tool);
+        }
+    }
+    for (format, text) in [(CallFormat::Hermes, "<tool_call></tool_call>"), (CallFormat::Hermes, "<tool_call>7</tool_call>")] {
+        let parsed = format.parse(text, &names);
+        check(format, &parsed.calls[0].as_ref().expect_err(text).told(format, &specs), None);
     }
 }

@@ -284,3 +284,39 @@ fn a_reader_that_stops_reading_is_no_defect() {
         assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
+
+#[test]
+fn mistakes_on_the_command_line_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    picture(&dir.path().join("a.png"));
+    let whole = std::fs::read(dir.path().join("a.png")).unwrap();
+    std::fs::write(dir.path().join("cut.png"), &whole[..whole.len() / 2]).unwrap();
+    let mut huge = whole.clone();
+    huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+    std::fs::write(dir.path().join("huge.png"), huge).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("http://{free}/mcp");
+    let (a, cut, huge, jpg) = (path("a.png"), path("cut.png"), path("huge.png"), path("x.jpg"));
+    let zoom = ["tools", "call", "zoom_in", "--image", &a, "--arg", "bbox=[0, 0, 4, 4]"];
+    for (args, words) in [
+        (vec!["tools", "list", "--remote", &nobody], vec![nobody.as_str(), "connection refused", "start it", "--remote"]),
+        ([&zoom[..], &["--arg", "factor=100000"]].concat(), vec!["at most 16", "100000"]),
+        (vec!["tools", "call", "zoom_in_subfigure", "--image", &a, "--arg", "number=0"], vec!["at least 1"]),
+        ([&zoom[..], &["--out", &jpg]].concat(), vec!["x.jpg", "PNG"]),
+        (vec!["tools", "call", "ocr", "--image", &cut], vec!["cut.png cannot be read"]),
+        (vec!["tools", "call", "ocr", "--image", &huge], vec!["huge.png", "2147483647 x 2147483647", "at most 25000000"]),
+    ] {
+        let (code, said, err) = ocelli(&args);
+        assert_ne!(code, 0, "{args:?}: {said}");
+        words.iter().for_each(|word| assert!(err.contains(word), "{args:?}: {err}\nsays nothing of {word}"));
+        assert!(!err.contains("ERROR") && !err.contains("rmcp"), "{err}");
+    }
+    assert!(!dir.path().join("x.jpg").exists());
+    // A number is a text where a text is wanted.
+    let (code, said, err) = ocelli(&["tools", "call", "answer", "--arg", "answer=100"]);
+    assert_eq!(code, 0, "{said}{err}");
+    // A program that says nothing: its name and the time are told.
+    let (code, _, err) = ocelli(&["tools", "list", "--remote-command", "sleep 40"]);
+    assert!(code != 0 && err.contains("waited for up to 30 s") && err.contains("--remote-command"), "{err}");
+}

@@ -240,7 +240,8 @@ impl JsonlWriter {
     }
 }
 
-/// A directory of byte strings named by their content: `aa/aabbcc....bin`.
+/// A directory of byte strings named by their content: `aa/aabbcc....png` for a PNG file, and so on for pictures of other forms;
+/// `.bin` for anything else, and for all that earlier versions wrote.
 #[derive(Clone, Debug)]
 pub struct BlobStore {
     root: PathBuf,
@@ -252,17 +253,22 @@ impl BlobStore {
         Self { root: root.into() }
     }
 
-    /// Where the blob lies or would lie.
+    /// Where the blob lies; where there is none, where one of no known form would lie.
     pub fn path(&self, hash: ContentHash) -> PathBuf {
+        let there = EXTENSIONS.iter().map(|e| self.place(hash, e)).find(|path| path.exists());
+        there.unwrap_or_else(|| self.place(hash, OTHER))
+    }
+
+    fn place(&self, hash: ContentHash, extension: &str) -> PathBuf {
         let name = hash.to_string();
-        self.root.join(&name[..2]).join(format!("{name}.bin"))
+        self.root.join(&name[..2]).join(format!("{name}.{extension}"))
     }
 
     /// Stores `bytes` and returns their name. Storing the same bytes again writes nothing.
     pub fn put(&self, bytes: &[u8]) -> Result<ContentHash, IoError> {
         let hash = ContentHash::of(bytes);
-        let path = self.path(hash);
-        if !path.exists() {
+        let path = self.place(hash, extension(bytes));
+        if !path.exists() && !self.place(hash, OTHER).exists() {
             write_atomic(&path, bytes)?;
         }
         Ok(hash)
@@ -277,6 +283,23 @@ impl BlobStore {
             return Err(IoError::Hash { path, expected: hash, found });
         }
         Ok(bytes)
+    }
+}
+
+/// Extension of what is no picture of a known form.
+const OTHER: &str = "bin";
+/// Extensions under which blobs lie, the usual ones first.
+const EXTENSIONS: [&str; 6] = ["png", OTHER, "jpg", "webp", "gif", "bmp"];
+
+/// The extension that fits the first bytes.
+fn extension(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => "png",
+        [0xff, 0xd8, 0xff, ..] => "jpg",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "webp",
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => "gif",
+        [b'B', b'M', ..] => "bmp",
+        _ => OTHER,
     }
 }
 
@@ -359,5 +382,20 @@ mod tests {
         assert_eq!(store.get(hash, 100).unwrap(), b"pixels");
         fs::write(store.path(hash), b"others").unwrap();
         assert!(matches!(store.get(hash, 100), Err(IoError::Hash { .. })));
+    }
+
+    #[test]
+    fn pictures_have_their_extension_and_old_blobs_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(dir.path());
+        let picture = b"\x89PNG\r\n\x1a\nand so on";
+        let hash = store.put(picture).unwrap();
+        assert_eq!(store.path(hash).extension().unwrap(), "png");
+        assert_eq!(store.get(hash, 100).unwrap(), picture);
+        // As earlier versions named it.
+        fs::rename(store.path(hash), store.path(hash).with_extension("bin")).unwrap();
+        assert_eq!(store.get(hash, 100).unwrap(), picture);
+        store.put(picture).unwrap();
+        assert_eq!(fs::read_dir(store.path(hash).parent().unwrap()).unwrap().count(), 1, "it is there already");
     }
 }

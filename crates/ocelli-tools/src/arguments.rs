@@ -42,8 +42,8 @@ pub(crate) fn check(spec: &ToolSpec, arguments: &Map<String, Value>) -> Result<(
         };
         if !fits(schema, value) {
             let shown: String = value.to_string().chars().take(80).collect();
-            let kind = describe::kind(schema);
-            return Err(complain(spec, &format!("argument `{name}` must be {kind}, not {shown}")));
+            let wanted = beyond(schema, value).unwrap_or_else(|| describe::kind(schema));
+            return Err(complain(spec, &format!("argument `{name}` must be {wanted}, not {shown}")));
         }
     }
     for name in describe::required_names(spec) {
@@ -53,6 +53,22 @@ pub(crate) fn check(spec: &ToolSpec, arguments: &Map<String, Value>) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The bound that a number breaks, where nothing else is wrong with it.
+fn beyond(schema: &Value, value: &Value) -> Option<String> {
+    let number = value.as_f64()?;
+    let mut unbounded = schema.clone();
+    let bounds = unbounded.as_object_mut()?;
+    let (least, most) = (bounds.shift_remove("minimum"), bounds.shift_remove("maximum"));
+    if !fits(&unbounded, value) {
+        return None;
+    }
+    match (least, most) {
+        (Some(least), _) if least.as_f64().is_some_and(|least| number < least) => Some(format!("at least {least}")),
+        (_, Some(most)) if most.as_f64().is_some_and(|most| number > most) => Some(format!("at most {most}")),
+        _ => None,
+    }
 }
 
 /// Does `value` fit `schema`, as far as type, enumeration, length and bounds go?

@@ -75,6 +75,11 @@ impl ToolSpec {
         json!({"name": self.name, "arguments": self.example}).to_string()
     }
 
+    /// True where the example is a right call; tools of other servers may come without one.
+    pub fn has_example(&self) -> bool {
+        crate::arguments::check(self, &self.example).is_ok()
+    }
+
     /// Section of the documentation, in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!("## `{}`\n\n{}\n\n", self.name, self.description);

@@ -124,7 +124,8 @@ impl From<IoError> for Fatal {
     }
 }
 
-/// An error with its causes, each once: libraries tell what happened last and leave the reason to `source`.
+/// An error with its causes, each once: libraries tell what happened last and leave the reason to `source`. That nobody
+/// listens is said in plain words and nothing else.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -136,7 +137,10 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    text
+    match text.to_lowercase().contains("connection refused") {
+        true => "connection refused (nothing listens there)".to_owned(),
+        false => text,
+    }
 }
 
 /// A complaint to the model.

@@ -186,6 +186,11 @@ fn decoder<'a>(
     ) {
         return Err(PictureError::UnknownFormat);
     }
+    // A decoder may refuse a header for the memory that it would take; the size says it better.
+    if let (ImageFormat::Png, Some(size)) = (format, bytes.get(16..24)) {
+        let four = |at: usize| u32::from_be_bytes([size[at], size[at + 1], size[at + 2], size[at + 3]]);
+        check_size(four(0), four(4), limits)?;
+    }
     let mut allowed = image::Limits::no_limits();
     // RGBA with 16 bits is 8 bytes a pixel; the decoder's own tables come on top.
     allowed.max_alloc = Some(limits.pixels.saturating_mul(8).saturating_add(16 << 20));
@@ -193,13 +198,18 @@ fn decoder<'a>(
     reader.limits(allowed);
     let decoder = reader.into_decoder().map_err(broken(format))?;
     let (width, height) = decoder.dimensions();
+    check_size(width, height, limits)?;
+    Ok((format, decoder))
+}
+
+fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), PictureError> {
     if width == 0 || height == 0 {
         return Err(PictureError::Empty { width, height });
     }
     if width > limits.side || height > limits.side || u64::from(width) * u64::from(height) > limits.pixels {
         return Err(PictureError::TooLarge { width, height, pixels: limits.pixels, side: limits.side });
     }
-    Ok((format, decoder))
+    Ok(())
 }
 
 fn size_of(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), PictureError> {

@@ -4,15 +4,67 @@
 //! joined in the order of their difference, and two regions merge where that difference is no more than the largest
 //! inside either plus `k / size`. Deviations: differences are the largest over the channels in 0..=255, so that sorting is
 //! counting; smoothing is a 3 x 3 box filter instead of a Gaussian of 0.8, to stay with integers; small regions
-//! are not swallowed afterwards, since a chart's point is small.
+//! are not swallowed afterwards, since a chart's point is small. It takes some 35 bytes a pixel, so large pictures are
+//! parted at a whole fraction of their size.
 
 use image::RgbImage;
 
 use crate::ToolError;
 use crate::colors::apart;
 
+/// Most pixels that are parted as they are.
+const WHOLE: u64 = 4_000_000;
+
+/// Regions of a picture, found at `1 / step` of its size.
+pub(crate) struct Regions {
+    labels: Vec<u32>,
+    /// Side of the squares of pixels that are in one region together: 1 up to [`WHOLE`] pixels.
+    pub(crate) step: u32,
+    width: u32,
+}
+
+impl Regions {
+    /// Parts a picture. `k` as in [`segment`]; it counts pixels, so it shrinks with the picture.
+    pub(crate) fn of(
+        pixels: &RgbImage,
+        k: f64,
+        check: &dyn Fn() -> Result<(), ToolError>,
+    ) -> Result<Self, ToolError> {
+        let (w, h) = pixels.dimensions();
+        let fits = |step: u32| u64::from(w.div_ceil(step)) * u64::from(h.div_ceil(step)) <= WHOLE;
+        let step = (1..).find(|step| fits(*step)).unwrap_or(u32::MAX);
+        if step == 1 {
+            return Ok(Self { labels: segment(pixels, k, check)?, step, width: w });
+        }
+        let small = reduced(pixels, step);
+        let labels = segment(&small, k / f64::from(step * step), check)?;
+        Ok(Self { labels, step, width: small.width() })
+    }
+
+    /// Number of the region of a pixel.
+    pub(crate) fn at(&self, x: u32, y: u32) -> u32 {
+        self.labels[((y / self.step) * self.width + x / self.step) as usize]
+    }
+}
+
+/// Means over squares of `step` pixels; those at the right and lower edge may be smaller.
+fn reduced(pixels: &RgbImage, step: u32) -> RgbImage {
+    let (w, h) = pixels.dimensions();
+    RgbImage::from_fn(w.div_ceil(step), h.div_ceil(step), |x, y| {
+        let (mut sum, mut n) = ([0u32; 3], 0);
+        for py in y * step..((y + 1) * step).min(h) {
+            for px in x * step..((x + 1) * step).min(w) {
+                let pixel = pixels.get_pixel(px, py).0;
+                (0..3).for_each(|c| sum[c] += u32::from(pixel[c]));
+                n += 1;
+            }
+        }
+        image::Rgb(sum.map(|s| ((s + n / 2) / n) as u8))
+    })
+}
+
 /// Number of the region of each pixel (any number, equal within a region).
-pub(crate) fn segment(
+fn segment(
     pixels: &RgbImage,
     k: f64,
     check: &dyn Fn() -> Result<(), ToolError>,
@@ -20,26 +72,37 @@ pub(crate) fn segment(
     let (w, h) = (pixels.width() as usize, pixels.height() as usize);
     let smooth = smoothed(pixels);
     let at = |i: usize| &smooth[3 * i..3 * i + 3];
-    let neighbours = |i: usize| {
-        let (x, y) = (i % w, i / w);
-        let right = (x + 1 < w).then_some(i + 1);
-        let below = (y + 1 < h).then_some(i + w);
-        let below_right = (x + 1 < w && y + 1 < h).then_some(i + w + 1);
-        let below_left = (x > 0 && y + 1 < h).then(|| i + w - 1);
-        [right, below, below_right, below_left].into_iter().flatten()
+    // The second pixel of edge `4 i + direction` of pixel i: to the right, below, below right, below left.
+    let steps = [1, w, w + 1, w.wrapping_sub(1)];
+    let has = |i: usize| {
+        let (right, below, left) = (i % w + 1 < w, i / w + 1 < h, i % w > 0);
+        [right, below, right && below, left && below]
     };
-    // Counting sort of the edges by their difference.
-    let mut edges: Vec<Vec<(u32, u32)>> = vec![Vec::new(); 256];
+    let edges_of = |i: usize| {
+        let there = has(i);
+        (0..4).filter(move |d| there[*d]).map(move |d| (d, i + steps[d]))
+    };
+    // Counting sort of the edges by their difference: how many of each, then each in its place.
+    let mut ends = [0usize; 257];
     for i in 0..w * h {
-        for n in neighbours(i) {
-            edges[usize::from(apart(at(i), at(n)))].push((i as u32, n as u32));
+        edges_of(i).for_each(|(_, n)| ends[usize::from(apart(at(i), at(n))) + 1] += 1);
+    }
+    (0..256).for_each(|d| ends[d + 1] += ends[d]);
+    let mut edges = vec![0u32; ends[256]];
+    let mut next = ends;
+    for i in 0..w * h {
+        for (d, n) in edges_of(i) {
+            let place = &mut next[usize::from(apart(at(i), at(n)))];
+            edges[*place] = (4 * i + d) as u32;
+            *place += 1;
         }
     }
     let mut forest = Forest::new(w * h);
-    for (difference, edges) in edges.into_iter().enumerate() {
+    for difference in 0..256 {
         check()?;
-        for (a, b) in edges {
-            forest.join(a, b, difference as f64, k);
+        for edge in &edges[ends[difference]..ends[difference + 1]] {
+            let i = (edge / 4) as usize;
+            forest.join(*edge / 4, (i + steps[(edge % 4) as usize]) as u32, difference as f64, k);
         }
     }
     Ok((0..(w * h) as u32).map(|i| forest.root(i)).collect())
@@ -116,6 +179,18 @@ mod tests {
         let p = RgbImage::from_fn(20, 10, |x, _| Rgb(if x < 8 { [200, 30, 30] } else { [30, 30, 200] }));
         let labels = segment(&p, 300.0, &|| Ok(())).unwrap();
         assert!((0..200).all(|i| (labels[i] == labels[0]) == (i % 20 < 8)));
+    }
+
+    #[test]
+    fn a_large_picture_is_parted_in_squares_of_pixels() {
+        // 6 megapixels: squares of 2 pixels. The edge at 1,001 lies within one.
+        let p = RgbImage::from_fn(3000, 2000, |x, _| Rgb(if x < 1001 { [200, 30, 30] } else { [30, 30, 200] }));
+        let regions = Regions::of(&p, 300.0, &|| Ok(())).unwrap();
+        assert_eq!(regions.step, 2);
+        let left = regions.at(10, 10);
+        assert!((0..999).step_by(7).all(|x| regions.at(x, 1999) == left));
+        assert!((1003..3000).step_by(7).all(|x| regions.at(x, 5) == regions.at(2999, 1999)));
+        assert_ne!(left, regions.at(2999, 1999));
     }
 
     #[test]

@@ -102,11 +102,13 @@ impl Service {
         self.registry.limits()
     }
 
-    /// Keeps a picture for later calls.
+    /// Keeps a picture for later calls. It is decoded now, so that one that is cut off is refused here and not in a call; a call
+    /// that follows finds its pixels.
     pub fn upload(&self, bytes: Vec<u8>) -> Result<Picture, ToolError> {
         let hash = ContentHash::of(&bytes);
         let picture =
             Picture::new(bytes, self.limits()).map_err(|e| Fatal::BadImage { hash, why: e.to_string() })?;
+        self.registry.engines().pixels(&picture, self.limits())?;
         self.pictures().put(picture.clone());
         Ok(picture)
     }
@@ -215,6 +217,11 @@ impl Service {
     ) -> Result<(T, Duration), Fatal> {
         let asked = Instant::now();
         let whole = Deadline::after(time.whole);
+        // A call that may wait may run as long as any other, however late it begins.
+        let begin_by = match time.whole > time.run {
+            true => whole.within(time.whole - time.run),
+            false => whole.clone(),
+        };
         // Dropped with this future, too: when the caller goes away, the tool stops at its next check.
         let _guard = GiveUp(whole.clone());
         let (send, receive) = tokio::sync::oneshot::channel();
@@ -222,20 +229,19 @@ impl Service {
         let (me, inner) = (self.clone(), whole.clone());
         let job = move || {
             // Nobody waits for an answer that comes too late.
-            if !inner.is_over() {
-                let _ = begin.send(asked.elapsed());
+            if !inner.is_over() && begin.send(asked.elapsed()).is_ok() {
                 let _ = send.send(work(&me, &inner.within(time.run)));
             }
         };
         let placed = match self.registry.room(tool) {
-            Some(room) => self.beside(room, &whole, job).await,
+            Some(room) => self.beside(room, &begin_by, job).await,
             None => self.workers.submit(self.length(tool), job),
         };
         if let Err(refusal) = placed {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(refusal);
         }
-        let Ok(Ok(waited)) = tokio::time::timeout_at(whole.at().into(), begun).await else {
+        let Ok(Ok(waited)) = tokio::time::timeout_at(begin_by.at().into(), begun).await else {
             self.failures.fetch_add(1, Ordering::Relaxed);
             // A caller that says how long it waits learns that it was not begun, and may ask elsewhere.
             return Err(match time.whole > time.run {
@@ -256,7 +262,7 @@ impl Service {
     async fn beside(
         self: &Arc<Self>,
         room: Arc<Semaphore>,
-        whole: &Deadline,
+        begin_by: &Deadline,
         job: impl FnOnce() + Send + 'static,
     ) -> Result<(), Fatal> {
         let load = self.workers.load();
@@ -268,7 +274,7 @@ impl Service {
             return Err(self.workers.busy(waits.before));
         }
         // Where there is no room in time, the job is dropped unbegun, which its caller sees.
-        let room = tokio::time::timeout_at(whole.at().into(), room.acquire_owned()).await;
+        let room = tokio::time::timeout_at(begin_by.at().into(), room.acquire_owned()).await;
         if let Ok(Ok(place)) = room {
             let me = self.clone();
             let runs = Counted::of(&self.away_running);

@@ -7,7 +7,7 @@ use ocelli_data::ToolCall;
 use serde_json::{Value, json};
 
 use super::lenient::read_prefix;
-use super::{CallFormat, Complaint, Parsed, Repair, after_thinking, call_from_value};
+use super::{Complaint, Parsed, Repair, after_thinking, call_from_value, meant_in};
 
 pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
     let spoken = after_thinking(text);
@@ -24,9 +24,7 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
             return parsed;
         }
         Err(fault) => {
-            parsed
-                .calls
-                .push(Err(Complaint::Json { fault, example: CallFormat::Actions.sample_call(names) }));
+            parsed.calls.push(Err(Complaint::Json { fault, tool: meant_in(&spoken[start..], names) }));
             return parsed;
         }
     };
@@ -37,7 +35,7 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
         if value.get("name").is_some() {
             parsed.repairs.extend(repairs);
             parsed.repairs.push(Repair::Shape);
-            let call = call_from_value(value, CallFormat::Actions, names, &mut parsed.repairs);
+            let call = call_from_value(value, names, &mut parsed.repairs);
             parsed.calls.push(call.map(terminate));
             parsed.prose = outside;
         } else {
@@ -58,7 +56,7 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Parsed {
         }
     };
     for item in items {
-        let call = call_from_value(item, CallFormat::Actions, names, &mut parsed.repairs);
+        let call = call_from_value(item, names, &mut parsed.repairs);
         parsed.calls.push(call.map(terminate));
     }
     let thought = value.get("thought").or_else(|| value.get("thoughts")).and_then(Value::as_str);

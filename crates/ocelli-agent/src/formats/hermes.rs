@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::lenient::{read_prefix, skip_fence};
 use super::{
-    CallFormat, Complaint, MAX_CALLS_PER_TURN, Parsed, Repair, after_thinking, call_from_value, known,
+    Complaint, MAX_CALLS_PER_TURN, Parsed, Repair, after_thinking, call_from_value, known, meant_in,
 };
 
 const TAGS: [&str; 3] = ["tool_call", "toolcall", "function_call"];
@@ -57,14 +57,14 @@ fn read_body<'a>(body: &'a str, names: &[&str], parsed: &mut Parsed) -> &'a str 
                 parsed.repairs.push(Repair::Tags);
             }
             if values == 0 {
-                parsed.calls.push(Err(shape("there is nothing between the tags", names)));
+                parsed.calls.push(Err(shape("there is nothing between the tags")));
             }
             return &inner[end..];
         }
         if inner.is_empty() || matches!(find_tag(inner, false), Some((0, ..))) {
             parsed.repairs.push(Repair::Tags); // the end tag is missing
             if values == 0 {
-                parsed.calls.push(Err(shape("the message ends behind the opening tag", names)));
+                parsed.calls.push(Err(shape("the message ends behind the opening tag")));
             }
             return inner;
         }
@@ -91,8 +91,8 @@ fn read_body<'a>(body: &'a str, names: &[&str], parsed: &mut Parsed) -> &'a str 
                 rest = &inner[used..];
             }
             Err(fault) => {
-                let example = CallFormat::Hermes.sample_call(names);
-                parsed.calls.push(Err(Complaint::Json { fault, example }));
+                let tool = meant_in(&inner[..limit], names);
+                parsed.calls.push(Err(Complaint::Json { fault, tool }));
                 return match find_tag(inner, true) {
                     Some((_, end, _)) => &inner[end..],
                     None => "",
@@ -107,12 +107,12 @@ fn push_calls(value: Value, names: &[&str], parsed: &mut Parsed) {
         Value::Array(items) => {
             parsed.repairs.push(Repair::Shape);
             for item in items {
-                let call = call_from_value(item, CallFormat::Hermes, names, &mut parsed.repairs);
+                let call = call_from_value(item, names, &mut parsed.repairs);
                 parsed.calls.push(call);
             }
         }
         value => {
-            let call = call_from_value(value, CallFormat::Hermes, names, &mut parsed.repairs);
+            let call = call_from_value(value, names, &mut parsed.repairs);
             parsed.calls.push(call);
         }
     }
@@ -159,8 +159,8 @@ fn find_tag(text: &str, closing: bool) -> Option<(usize, usize, bool)> {
     None
 }
 
-fn shape(problem: &str, names: &[&str]) -> Complaint {
-    Complaint::Shape { problem: problem.to_owned(), example: CallFormat::Hermes.sample_call(names) }
+fn shape(problem: &str) -> Complaint {
+    Complaint::Shape { problem: problem.to_owned(), tool: None }
 }
 
 pub(super) fn render(thought: &str, calls: &[ToolCall]) -> String {

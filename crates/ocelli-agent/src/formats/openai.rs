@@ -4,8 +4,7 @@ use ocelli_data::ToolCall;
 use serde_json::{Map, Value, json};
 
 use super::{
-    CallFormat, Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value,
-    call_from_value,
+    Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value, call_from_value,
 };
 
 /// Reads the `tool_calls` list of a response message. `names` are the tools that may be called.
@@ -17,15 +16,14 @@ pub fn calls_from_openai(tool_calls: &Value, names: &[&str]) -> Parsed {
         Value::Null => &empty,
         other => {
             let problem = format!("`tool_calls` should be a list, it is {}", super::kind_of(other));
-            let example = CallFormat::OpenAi.sample_call(names);
-            parsed.calls.push(Err(Complaint::Shape { problem, example }));
+            parsed.calls.push(Err(Complaint::Shape { problem, tool: None }));
             return parsed;
         }
     };
     for item in items.iter().take(MAX_CALLS_PER_TURN) {
         // In this format the wrapping in `function` and the arguments as a string are the rule, not a repair.
         let mut liberties = Vec::new();
-        let call = call_from_value(item.clone(), CallFormat::OpenAi, names, &mut liberties);
+        let call = call_from_value(item.clone(), names, &mut liberties);
         parsed.repairs.extend(liberties.into_iter().filter(|r| *r != Repair::Shape));
         parsed.calls.push(call);
     }
@@ -35,21 +33,19 @@ pub fn calls_from_openai(tool_calls: &Value, names: &[&str]) -> Parsed {
     parsed
 }
 
-/// Reads the `arguments` string of one function call.
-pub fn read_arguments(text: &str) -> Result<(Map<String, Value>, Vec<Repair>), Complaint> {
+/// Reads the `arguments` string of one function call of `tool`.
+pub fn read_arguments(tool: &str, text: &str) -> Result<(Map<String, Value>, Vec<Repair>), Complaint> {
     if text.len() > MAX_TEXT {
         return Err(Complaint::TooLong { bytes: text.len() });
     }
     if text.trim().is_empty() {
         return Ok((Map::new(), Vec::new()));
     }
-    let example = || CallFormat::OpenAi.sample_call(&[]);
+    let tool = || Some(tool.to_owned());
     let (value, repairs) =
-        super::read_json(text).map_err(|fault| Complaint::Json { fault, example: example() })?;
-    let map = arguments_from_value(&value, &mut Vec::new()).map_err(|problem| Complaint::Shape {
-        problem: format!("`arguments` {problem}"),
-        example: example(),
-    })?;
+        super::read_json(text).map_err(|fault| Complaint::Json { fault, tool: tool() })?;
+    let map = arguments_from_value(&value, &mut Vec::new())
+        .map_err(|problem| Complaint::Shape { problem: format!("`arguments` {problem}"), tool: tool() })?;
     Ok((map, repairs))
 }
 

@@ -14,7 +14,7 @@ use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
 use ocelli_tools::networks::{NETWORKS, Network};
 use ocelli_tools::{
-    Cache, Deadline, Images, Limits, OcrNetwork, Picture, Registry, Server, ServerConfig, ServiceConfig,
+    Cache, Deadline, Fatal, Images, Limits, OcrNetwork, Picture, Registry, Server, ServerConfig, ServiceConfig,
     Tool, ToolError, serve_stdio, tools,
 };
 use serde_json::{Map, Value, json};
@@ -304,9 +304,17 @@ fn call(
     if !(seconds > 0.0 && seconds.is_finite()) {
         bail!("--seconds {seconds} is not a time");
     }
+    if let Some(path) = out
+        && path.extension().is_some_and(|e| !e.eq_ignore_ascii_case("png"))
+    {
+        bail!("--out {}: pictures are written as PNG, so that nothing is lost; give it a name in .png", path.display());
+    }
     let mut images = Images::new(registry.limits().clone());
+    let mut files = Vec::new();
     for path in paths {
-        images.insert_picture(picture(path, registry.limits())?)?;
+        let picture = picture(path, registry.limits())?;
+        files.push((picture.hash(), path));
+        images.insert_picture(picture)?;
     }
     let mut arguments = Map::new();
     let takes_image =
@@ -316,13 +324,22 @@ fn call(
     }
     for arg in args {
         let (key, value) = arg.split_once('=').with_context(|| format!("--arg {arg} is not NAME=VALUE"))?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let text = || Value::String(value.to_owned());
+        let value = match takes_text(registry, name, key) {
+            true => text(),
+            false => serde_json::from_str(value).unwrap_or_else(|_| text()),
+        };
         arguments.insert(key.to_owned(), value);
     }
     let call = ToolCall { id: String::new(), name: name.to_owned(), arguments };
     let reply = match registry.run(&call, &images, &Deadline::after(Duration::from_secs_f64(seconds))) {
         Ok(reply) => reply,
         Err(ToolError::ForModel(why)) => bail!("{why}"),
+        Err(ToolError::Fatal(Fatal::BadImage { hash, why })) => {
+            let file = files.iter().find(|(of, _)| *of == hash);
+            let named = file.map_or_else(|| format!("picture {hash}"), |(_, path)| path.display().to_string());
+            bail!("{named} cannot be read: {why}")
+        }
         Err(fatal) => return Err(fatal.into()),
     };
     if json {
@@ -338,4 +355,17 @@ fn call(
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// True where an argument is a text and nothing else, so that `100` is one, too.
+fn takes_text(registry: &Registry, tool: &str, argument: &str) -> bool {
+    let spec = registry.spec(tool);
+    let kinds = spec.and_then(|s| s.parameters.pointer(&format!("/properties/{argument}/type")));
+    match kinds {
+        Some(Value::String(kind)) => kind == "string",
+        Some(Value::Array(kinds)) => {
+            kinds.iter().all(|kind| kind == "string" || kind == "null") && kinds.iter().any(|kind| kind == "string")
+        }
+        _ => false,
+    }
 }

@@ -181,11 +181,75 @@ fn is_form(area: &Component, width: u32, form: &str) -> bool {
     };
     let (top, middle, bottom) = (part(0.0, 0.15), part(0.4, 0.6), part(0.85, 1.0));
     match form {
-        "circle" => square && (0.66..0.9).contains(&fill) && middle > top && middle > bottom,
+        "circle" => {
+            square && (0.66..0.9).contains(&fill) && middle > top && middle > bottom && is_round(area, width)
+        }
         "square" => square && fill >= 0.9,
         "rectangle" => fill >= 0.9,
         "triangle" => (0.38..0.68).contains(&fill) && (top > middle + 0.15 || bottom > middle + 0.15),
         "diamond" => (0.38..0.68).contains(&fill) && middle > top + 0.3 && middle > bottom + 0.3,
         _ => false,
+    }
+}
+
+/// How far out an area reaches in each direction from its middle: about equally far, where it is a disc. The edge of a
+/// hexagon lies between 0.87 and 1 of the way to its corners, that of an octagon between 0.92 and 1. Of shapes of less
+/// than some 25 pixels across the corners cannot be told from the steps of a disc's edge.
+fn is_round(area: &Component, width: u32) -> bool {
+    let place = |i: &usize| (f64::from(*i as u32 % width), f64::from(*i as u32 / width));
+    let n = area.pixels.len() as f64;
+    let (sx, sy) = area.pixels.iter().map(place).fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x, sy + y));
+    let (cx, cy) = (sx / n, sy / n);
+    let radius = (n / std::f64::consts::PI).sqrt();
+    // As many directions as the edge has some three pixels for each.
+    let directions = ((2.0 * radius) as usize).clamp(12, 96);
+    let mut reach = vec![0.0f64; directions];
+    for (x, y) in area.pixels.iter().map(place) {
+        let (dx, dy) = (x - cx, y - cy);
+        let turn = dy.atan2(dx) / std::f64::consts::TAU + 0.5;
+        let k = ((turn * directions as f64) as usize).min(directions - 1);
+        reach[k] = reach[k].max(dx.hypot(dy));
+    }
+    reach.sort_by(f64::total_cmp);
+    // A small bite or spur is forgiven.
+    let cut = directions / 20;
+    reach[directions - 1 - cut] - reach[cut] <= 0.05 * radius + 0.8
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::shapes;
+
+    /// A filled regular polygon; with many corners, a disc.
+    fn drawn(corners: u32, radius: f64, turn: f64) -> RgbImage {
+        let side = (2.5 * radius) as u32 + 10;
+        let centre = f64::from(side) / 2.0;
+        let half = std::f64::consts::PI / f64::from(corners);
+        RgbImage::from_fn(side, side, |x, y| {
+            let (dx, dy) = (f64::from(x) + 0.5 - centre, f64::from(y) + 0.5 - centre);
+            let angle = (dy.atan2(dx) + turn).rem_euclid(2.0 * half) - half;
+            let edge = radius * half.cos() / angle.cos();
+            Rgb(if dx.hypot(dy) <= edge { [31, 105, 190] } else { [255; 3] })
+        })
+    }
+
+    #[test]
+    fn polygons_are_no_circles_and_discs_are() {
+        for radius in [13.0, 20.0, 47.5, 120.0] {
+            for turn in [0.0, 0.2, 0.5] {
+                for corners in [5, 6] {
+                    let found = shapes(&drawn(corners, radius, turn), Some("blue"), Some("circle"));
+                    assert!(found.is_empty(), "{corners} corners, radius {radius}, turned {turn}");
+                }
+                let found = shapes(&drawn(720, radius, turn), Some("blue"), Some("circle"));
+                assert_eq!(found.len(), 1, "disc of radius {radius}");
+            }
+        }
+        for radius in [4.0, 6.0, 9.0] {
+            assert_eq!(shapes(&drawn(720, radius, 0.0), Some("blue"), Some("circle")).len(), 1, "{radius}");
+        }
+        assert!(shapes(&drawn(8, 60.0, 0.1), Some("blue"), Some("circle")).is_empty());
     }
 }

@@ -47,11 +47,11 @@ impl Tool for SegmentRegionAroundPoint {
             Detail::Medium => 500.0,
             Detail::Fine => 100.0,
         };
-        let labels = segmentation::segment(&pixels, k, &|| call.check())?;
-        let wanted = labels[(y * w + x) as usize];
+        let regions = segmentation::Regions::of(&pixels, k, &|| call.check())?;
+        let wanted = regions.at(x, y);
         // A pale region on pale ground shows by its edge alone.
         let edge = |x: u32, y: u32| {
-            let inside = |x: u32, y: u32| x < w && y < h && labels[(y * w + x) as usize] == wanted;
+            let inside = |x: u32, y: u32| x < w && y < h && regions.at(x, y) == wanted;
             let left = x.checked_sub(1).is_some_and(|x| inside(x, y));
             let above = y.checked_sub(1).is_some_and(|y| inside(x, y));
             !(left && above && inside(x + 1, y) && inside(x, y + 1))
@@ -60,7 +60,7 @@ impl Tool for SegmentRegionAroundPoint {
         let (mut area, mut b) = (0u64, PixelBox { x1: w, y1: h, x2: 0, y2: 0 });
         for (i, pixel) in faded.pixels_mut().enumerate() {
             let (px, py) = (i as u32 % w, i as u32 / w);
-            if labels[i] == wanted {
+            if regions.at(px, py) == wanted {
                 area += 1;
                 b = PixelBox {
                     x1: b.x1.min(px),
@@ -75,9 +75,13 @@ impl Tool for SegmentRegionAroundPoint {
                 pixel.0 = pixel.0.map(|c| 191 + c / 4); // three quarters of the way to white
             }
         }
+        let coarse = match regions.step {
+            1 => String::new(),
+            step => format!(" The picture is large, so its edge is known to {step} pixels."),
+        };
         let part = 100.0 * area as f64 / (f64::from(w) * f64::from(h));
         Ok(Reply {
-            text: format!("The region has {area} pixels ({part:.2} % of the picture) in the box {b}."),
+            text: format!("The region has {area} pixels ({part:.2} % of the picture) in the box {b}.{coarse}"),
             data: json!({"area": area, "percent": part, "bbox": [b.x1, b.y1, b.x2, b.y2]}),
             image: call.made(faded, Affine::IDENTITY)?,
             answer: None,

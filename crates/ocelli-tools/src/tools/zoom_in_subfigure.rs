@@ -18,6 +18,7 @@ pub struct ZoomInSubfigure {
     image: ImageRef,
     /// Number of the sub-figure, from 1, row by row.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     number: Option<u32>,
     /// A text that stands in the sub-figure, such as its title.
     #[serde(default)]
