@@ -222,11 +222,7 @@ fn after_thinking(text: &str) -> &str {
 const ARGUMENT_KEYS: [&str; 6] = ["arguments", "parameters", "args", "params", "input", "kwargs"];
 
 /// Turns one JSON value into a call: `{"name", "arguments"}`, wrapped or not in `{"function": ..}`.
-fn call_from_value(
-    value: Value,
-    names: &[&str],
-    repairs: &mut Vec<Repair>,
-) -> Result<ToolCall, Complaint> {
+fn call_from_value(value: Value, names: &[&str], repairs: &mut Vec<Repair>) -> Result<ToolCall, Complaint> {
     let Value::Object(mut object) = value else {
         let problem = format!("a call is a JSON object, this is {}", kind_of(&value));
         return Err(Complaint::Shape { problem, tool: None });

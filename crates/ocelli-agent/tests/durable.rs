@@ -292,7 +292,8 @@ fn an_outage_is_tried_again_then_given_up_and_comes_back_when_it_is_over() {
     assert_eq!(dead.len(), 1);
     assert!(dead[0].key.starts_with("s001#") && dead[0].error == "PolicyFailed: HTTP 503", "{dead:?}");
     assert!(is_outage(&dead[0]));
-    let killer = DeadLetter { error: "the worker vanished 8 times; last error: none".into(), ..dead[0].clone() };
+    let killer =
+        DeadLetter { error: "the worker vanished 8 times; last error: none".into(), ..dead[0].clone() };
     assert!(!is_outage(&killer));
 
     over.store(1, Ordering::SeqCst);
@@ -344,7 +345,8 @@ fn a_cancelled_run_gives_its_work_back_from_the_middle_of_a_turn() {
     let mut world = world(dir.path(), Some(diary.clone()), Duration::ZERO);
     let tools = Arc::new(Stuck { inner: standard_tools(), stuck: 1.into(), hanging: 0.into() });
     let limits = Limits::default();
-    world.envs = Arc::new(ToolEnvs::new(ToolEnvConfig::default(), tools.clone(), world.pictures.clone(), limits));
+    world.envs =
+        Arc::new(ToolEnvs::new(ToolEnvConfig::default(), tools.clone(), world.pictures.clone(), limits));
     let control = Control::default();
     let (stopper, watched) = (control.clone(), tools.clone());
     let thread = std::thread::spawn(move || {

@@ -488,7 +488,12 @@ fn the_right_call_of_a_complaint_is_one() {
     let registry = Registry::empty(Limits::default())
         .with_declared(Declared::recorded(bare))
         .only(&["aaa_without_example"])
-        .map(|first| registry.specs().iter().fold(first, |all, s| all.with_declared(registry.declared(&s.name).unwrap().clone())))
+        .map(|first| {
+            registry
+                .specs()
+                .iter()
+                .fold(first, |all, s| all.with_declared(registry.declared(&s.name).unwrap().clone()))
+        })
         .unwrap();
     let specs = registry.specs();
     let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
@@ -496,7 +501,9 @@ fn the_right_call_of_a_complaint_is_one() {
     let check = |format: CallFormat, told: &str, tool: Option<&str>| {
         let example = shown(told);
         let parsed = match format {
-            CallFormat::OpenAi => calls_from_openai(&json!([serde_json::from_str::<Value>(&example).unwrap()]), &names),
+            CallFormat::OpenAi => {
+                calls_from_openai(&json!([serde_json::from_str::<Value>(&example).unwrap()]), &names)
+            }
             _ => format.parse(&example, &names),
         };
         assert!(parsed.repairs.is_empty() && parsed.calls.len() == 1, "{told}\n{parsed:?}");
@@ -509,9 +516,18 @@ fn the_right_call_of_a_complaint_is_one() {
     for name in names.iter().copied() {
         let tool = (name != "aaa_without_example").then_some(name);
         for (format, text) in [
-            (CallFormat::Hermes, format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{]}}</tool_call>")),
-            (CallFormat::Hermes, format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": 7}}</tool_call>")),
-            (CallFormat::Actions, format!("{{\"thought\": \"x\", \"actions\": [{{\"name\": \"{name}\", \"arguments\": [}}")),
+            (
+                CallFormat::Hermes,
+                format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{]}}</tool_call>"),
+            ),
+            (
+                CallFormat::Hermes,
+                format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": 7}}</tool_call>"),
+            ),
+            (
+                CallFormat::Actions,
+                format!("{{\"thought\": \"x\", \"actions\": [{{\"name\": \"{name}\", \"arguments\": [}}"),
+            ),
             (CallFormat::Actions, format!("{{\"actions\": [{{\"name\": \"{name}\", \"arguments\": 7}}]}}")),
         ] {
             let parsed = format.parse(&text, &names);
@@ -523,7 +539,9 @@ fn the_right_call_of_a_complaint_is_one() {
             check(CallFormat::OpenAi, &complaint.told(CallFormat::OpenAi, &specs), tool);
         }
     }
-    for (format, text) in [(CallFormat::Hermes, "<tool_call></tool_call>"), (CallFormat::Hermes, "<tool_call>7</tool_call>")] {
+    for (format, text) in
+        [(CallFormat::Hermes, "<tool_call></tool_call>"), (CallFormat::Hermes, "<tool_call>7</tool_call>")]
+    {
         let parsed = format.parse(text, &names);
         check(format, &parsed.calls[0].as_ref().expect_err(text).told(format, &specs), None);
     }

@@ -156,7 +156,8 @@ async fn calls_that_wait_for_another_program_hold_no_thread() {
         let mut running = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let tools = tools.clone();
-            running.spawn(async move { tools.timed(&call("far", json!({})), &images(), GENEROUS).await.reply });
+            running
+                .spawn(async move { tools.timed(&call("far", json!({})), &images(), GENEROUS).await.reply });
         }
         let together = tokio::time::timeout(Duration::from_secs(30), running.join_all()).await;
         assert!(together.expect("they wait for one another").iter().all(Result::is_ok));

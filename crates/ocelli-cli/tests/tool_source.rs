@@ -112,7 +112,11 @@ fn an_outage_is_told_counts_against_nobody_and_is_made_good() {
     assert_eq!(trajectories(dir, "run").len(), 6);
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(dir.join("run/report.json")).unwrap()).unwrap();
-    assert_eq!((report["rewarded"].as_u64(), report["work"]["dead"].as_u64()), (Some(6), Some(2)), "{report:#}");
+    assert_eq!(
+        (report["rewarded"].as_u64(), report["work"]["dead"].as_u64()),
+        (Some(6), Some(2)),
+        "{report:#}"
+    );
     assert_eq!(report["given_up"].as_array().unwrap().len(), 2);
     // The same command tries again, and completes once the tools are there.
     assert_eq!(rollout_of(dir, "run", 8, "replay = \"recording\"").status.code(), Some(3));

@@ -300,12 +300,18 @@ fn mistakes_on_the_command_line_are_named() {
     let (a, cut, huge, jpg) = (path("a.png"), path("cut.png"), path("huge.png"), path("x.jpg"));
     let zoom = ["tools", "call", "zoom_in", "--image", &a, "--arg", "bbox=[0, 0, 4, 4]"];
     for (args, words) in [
-        (vec!["tools", "list", "--remote", &nobody], vec![nobody.as_str(), "connection refused", "start it", "--remote"]),
+        (
+            vec!["tools", "list", "--remote", &nobody],
+            vec![nobody.as_str(), "connection refused", "start it", "--remote"],
+        ),
         ([&zoom[..], &["--arg", "factor=100000"]].concat(), vec!["at most 16", "100000"]),
         (vec!["tools", "call", "zoom_in_subfigure", "--image", &a, "--arg", "number=0"], vec!["at least 1"]),
         ([&zoom[..], &["--out", &jpg]].concat(), vec!["x.jpg", "PNG"]),
         (vec!["tools", "call", "ocr", "--image", &cut], vec!["cut.png cannot be read"]),
-        (vec!["tools", "call", "ocr", "--image", &huge], vec!["huge.png", "2147483647 x 2147483647", "at most 25000000"]),
+        (
+            vec!["tools", "call", "ocr", "--image", &huge],
+            vec!["huge.png", "2147483647 x 2147483647", "at most 25000000"],
+        ),
     ] {
         let (code, said, err) = ocelli(&args);
         assert_ne!(code, 0, "{args:?}: {said}");

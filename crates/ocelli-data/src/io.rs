@@ -396,6 +396,10 @@ mod tests {
         fs::rename(store.path(hash), store.path(hash).with_extension("bin")).unwrap();
         assert_eq!(store.get(hash, 100).unwrap(), picture);
         store.put(picture).unwrap();
-        assert_eq!(fs::read_dir(store.path(hash).parent().unwrap()).unwrap().count(), 1, "it is there already");
+        assert_eq!(
+            fs::read_dir(store.path(hash).parent().unwrap()).unwrap().count(),
+            1,
+            "it is there already"
+        );
     }
 }

@@ -65,7 +65,9 @@ fn beyond(schema: &Value, value: &Value) -> Option<String> {
         return None;
     }
     match (least, most) {
-        (Some(least), _) if least.as_f64().is_some_and(|least| number < least) => Some(format!("at least {least}")),
+        (Some(least), _) if least.as_f64().is_some_and(|least| number < least) => {
+            Some(format!("at least {least}"))
+        }
         (_, Some(most)) if most.as_f64().is_some_and(|most| number > most) => Some(format!("at most {most}")),
         _ => None,
     }

@@ -341,10 +341,7 @@ async fn tools(State(app): State<App>) -> Response {
     Json(app.service.registry().specs()).into_response()
 }
 
-async fn upload(
-    State(app): State<App>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Response> {
+async fn upload(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, Response> {
     let body = whole(&app.service, body)?;
     let time = Allowed::all_in(app.service.limits().call);
     let work = move |service: &Service, _: &Deadline| service.upload(body.to_vec());

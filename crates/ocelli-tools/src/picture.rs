@@ -217,7 +217,10 @@ fn size_of(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), PictureError> {
     let (width, height) = decoder.dimensions();
     let turned = matches!(
         orientation(&mut decoder),
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
     );
     Ok(if turned { (height, width) } else { (width, height) })
 }

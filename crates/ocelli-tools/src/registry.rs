@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::error::for_model;
 use crate::{
-    Cache, Call, Deadline, Declared, Effort, Engines, EnginesConfig, Fatal, Images, Limits, RemoteTools, Reply,
-    Tool, ToolError, ToolSpec, tools,
+    Cache, Call, Deadline, Declared, Effort, Engines, EnginesConfig, Fatal, Images, Limits, RemoteTools,
+    Reply, Tool, ToolError, ToolSpec, tools,
 };
 
 /// Tools by name, with the limits and engines that they share. Cheap to clone.

@@ -75,7 +75,7 @@ fn segment(
     // The second pixel of edge `4 i + direction` of pixel i: to the right, below, below right, below left.
     let steps = [1, w, w + 1, w.wrapping_sub(1)];
     let has = |i: usize| {
-        let (right, below, left) = (i % w + 1 < w, i / w + 1 < h, i % w > 0);
+        let (right, below, left) = (i % w + 1 < w, i / w + 1 < h, i % w != 0);
         [right, below, right && below, left && below]
     };
     let edges_of = |i: usize| {
@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn a_large_picture_is_parted_in_squares_of_pixels() {
         // 6 megapixels: squares of 2 pixels. The edge at 1,001 lies within one.
-        let p = RgbImage::from_fn(3000, 2000, |x, _| Rgb(if x < 1001 { [200, 30, 30] } else { [30, 30, 200] }));
+        let p =
+            RgbImage::from_fn(3000, 2000, |x, _| Rgb(if x < 1001 { [200, 30, 30] } else { [30, 30, 200] }));
         let regions = Regions::of(&p, 300.0, &|| Ok(())).unwrap();
         assert_eq!(regions.step, 2);
         let left = regions.at(10, 10);

@@ -206,12 +206,17 @@ async fn every_refusal_is_json_and_says_why() {
     let http = reqwest::Client::new();
     let long = vec![b' '; 64 << 20];
     let body = json!({"name": "answer", "arguments": {"answer": "7"}});
-    let picture = Picture::encode(&image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([x as u8, y as u8, 9]))).unwrap();
+    let picture =
+        Picture::encode(&image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([x as u8, y as u8, 9]))).unwrap();
     let half = picture.bytes()[..picture.bytes().len() / 2].to_vec();
     for (request, status, word) in [
         (http.get(url("/v2/call")), 404, "there is no /v2/call"),
         (http.get(url("/v1/call")), 405, "does not take GET"),
-        (http.post(url("/v1/call")).header("content-type", "application/json").body(long), 413, "longer than"),
+        (
+            http.post(url("/v1/call")).header("content-type", "application/json").body(long),
+            413,
+            "longer than",
+        ),
         (http.post(url("/v1/call")).header("x-deadline-ms", "soon").json(&body), 400, "x-deadline-ms"),
         (http.post(url("/v1/call")).header("x-wait-ms", "-1").json(&body), 400, "x-wait-ms"),
         (http.put(url("/v1/images")).body(half), 400, "cannot be read"),

@@ -3,9 +3,7 @@
 use ocelli_data::ToolCall;
 use serde_json::{Map, Value, json};
 
-use super::{
-    Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value, call_from_value,
-};
+use super::{Complaint, MAX_CALLS_PER_TURN, MAX_TEXT, Parsed, Repair, arguments_from_value, call_from_value};
 
 /// Reads the `tool_calls` list of a response message. `names` are the tools that may be called.
 pub fn calls_from_openai(tool_calls: &Value, names: &[&str]) -> Parsed {
@@ -42,8 +40,7 @@ pub fn read_arguments(tool: &str, text: &str) -> Result<(Map<String, Value>, Vec
         return Ok((Map::new(), Vec::new()));
     }
     let tool = || Some(tool.to_owned());
-    let (value, repairs) =
-        super::read_json(text).map_err(|fault| Complaint::Json { fault, tool: tool() })?;
+    let (value, repairs) = super::read_json(text).map_err(|fault| Complaint::Json { fault, tool: tool() })?;
     let map = arguments_from_value(&value, &mut Vec::new())
         .map_err(|problem| Complaint::Shape { problem: format!("`arguments` {problem}"), tool: tool() })?;
     Ok((map, repairs))

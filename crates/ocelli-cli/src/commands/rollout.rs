@@ -100,7 +100,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     let blobs = BlobStore::new(config.out.join("images"));
     let samples = samples(&config.data, &|bytes| Ok(blobs.put(bytes).map(drop)?))?;
     write_atomic(&config.out.join("config.toml"), toml::to_string_pretty(&config)?.as_bytes())?;
-    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&ledger_path(&config), MAX_ATTEMPTS.max(config.retries + 1))?);
+    let ledger: Arc<dyn Ledger> =
+        Arc::new(SqliteLedger::open(&ledger_path(&config), MAX_ATTEMPTS.max(config.retries + 1))?);
     let run = config.run_name();
     let tasks = work(&config, &samples)?;
     ledger.put(&run, &tasks)?;

@@ -14,8 +14,8 @@ use ocelli_data::ToolCall;
 use ocelli_data::io::{read_bounded, write_atomic};
 use ocelli_tools::networks::{NETWORKS, Network};
 use ocelli_tools::{
-    Cache, Deadline, Fatal, Images, Limits, OcrNetwork, Picture, Registry, Server, ServerConfig, ServiceConfig,
-    Tool, ToolError, serve_stdio, tools,
+    Cache, Deadline, Fatal, Images, Limits, OcrNetwork, Picture, Registry, Server, ServerConfig,
+    ServiceConfig, Tool, ToolError, serve_stdio, tools,
 };
 use serde_json::{Map, Value, json};
 
@@ -151,7 +151,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         }
         _ => tool_source::registry(Limits::default(), args.detect, ocr, ui)?,
     };
-    let flag = |server: &RemoteSource| Named::Flag(if server.url.is_some() { "--remote" } else { "--remote-command" });
+    let flag = |server: &RemoteSource| {
+        Named::Flag(if server.url.is_some() { "--remote" } else { "--remote-command" })
+    };
     let registry = with_remote(registry, &remote(args)?, &tool_source::variable_text, &flag)?;
     match &args.action {
         Action::Fetch { .. } => Ok(ExitCode::SUCCESS),
@@ -307,7 +309,10 @@ fn call(
     if let Some(path) = out
         && path.extension().is_some_and(|e| !e.eq_ignore_ascii_case("png"))
     {
-        bail!("--out {}: pictures are written as PNG, so that nothing is lost; give it a name in .png", path.display());
+        bail!(
+            "--out {}: pictures are written as PNG, so that nothing is lost; give it a name in .png",
+            path.display()
+        );
     }
     let mut images = Images::new(registry.limits().clone());
     let mut files = Vec::new();
@@ -337,7 +342,8 @@ fn call(
         Err(ToolError::ForModel(why)) => bail!("{why}"),
         Err(ToolError::Fatal(Fatal::BadImage { hash, why })) => {
             let file = files.iter().find(|(of, _)| *of == hash);
-            let named = file.map_or_else(|| format!("picture {hash}"), |(_, path)| path.display().to_string());
+            let named =
+                file.map_or_else(|| format!("picture {hash}"), |(_, path)| path.display().to_string());
             bail!("{named} cannot be read: {why}")
         }
         Err(fatal) => return Err(fatal.into()),
@@ -364,7 +370,8 @@ fn takes_text(registry: &Registry, tool: &str, argument: &str) -> bool {
     match kinds {
         Some(Value::String(kind)) => kind == "string",
         Some(Value::Array(kinds)) => {
-            kinds.iter().all(|kind| kind == "string" || kind == "null") && kinds.iter().any(|kind| kind == "string")
+            kinds.iter().all(|kind| kind == "string" || kind == "null")
+                && kinds.iter().any(|kind| kind == "string")
         }
         _ => false,
     }

@@ -81,7 +81,9 @@ impl Tool for SegmentRegionAroundPoint {
         };
         let part = 100.0 * area as f64 / (f64::from(w) * f64::from(h));
         Ok(Reply {
-            text: format!("The region has {area} pixels ({part:.2} % of the picture) in the box {b}.{coarse}"),
+            text: format!(
+                "The region has {area} pixels ({part:.2} % of the picture) in the box {b}.{coarse}"
+            ),
             data: json!({"area": area, "percent": part, "bbox": [b.x1, b.y1, b.x2, b.y2]}),
             image: call.made(faded, Affine::IDENTITY)?,
             answer: None,

@@ -61,7 +61,11 @@ fn given_up(rows: &[Ended], dead: Vec<DeadLetter>) -> Vec<GivenUp> {
         let t = &r.trajectory;
         let why = r.why.as_deref().unwrap_or("no reason given");
         let key = format!("{}#{:04}", t.sample_id, t.attempt);
-        GivenUp { key, attempts: 0, error: format!("{:?}: {why} (an earlier version kept this as a result)", t.status) }
+        GivenUp {
+            key,
+            attempts: 0,
+            error: format!("{:?}: {why} (an earlier version kept this as a result)", t.status),
+        }
     });
     letters.chain(old).collect()
 }
@@ -150,7 +154,8 @@ fn warn(report: &Report, ui: &Ui) {
          machines failed"
     ));
     for letter in report.given_up.iter().take(REASONS) {
-        let attempts = if letter.attempts > 0 { format!(" after {} attempts", letter.attempts) } else { String::new() };
+        let attempts =
+            if letter.attempts > 0 { format!(" after {} attempts", letter.attempts) } else { String::new() };
         ui.warning(&format!("  {}{attempts}: {}", letter.key, letter.error));
     }
     if gone > REASONS {
@@ -176,7 +181,9 @@ pub(super) fn show(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         println!("  {count:>6}  ({alone})  {}", name(filter)?);
     }
     if !report.tools.is_empty() {
-        println!("calls per tool (failed), median and 95th percentile of the time they ran, and that they waited");
+        println!(
+            "calls per tool (failed), median and 95th percentile of the time they ran, and that they waited"
+        );
     }
     for (tool, c) in &report.tools {
         println!(
@@ -200,7 +207,10 @@ pub(super) fn show(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         let both = match report.mean_reward_with_given_up.filter(|_| gone > 0) {
             Some(all) => {
                 let of = report.rewarded;
-                format!(" of the {of} that came to an end; {all:.3} of {} if the {gone} given up count 0", of + gone)
+                format!(
+                    " of the {of} that came to an end; {all:.3} of {} if the {gone} given up count 0",
+                    of + gone
+                )
             }
             None => String::new(),
         };

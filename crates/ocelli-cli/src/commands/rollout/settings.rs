@@ -278,7 +278,15 @@ mod tests {
     fn only_what_decides_the_content_makes_another_run() {
         let name = |set: &[&str]| parse(ORACLE, set).run_name();
         let base = name(&[]);
-        for same in ["live=3", "retries=9", "retry_pause_s=1.0", "data.count=9", "group=4", "tools.threads=1", "out=y"] {
+        for same in [
+            "live=3",
+            "retries=9",
+            "retry_pause_s=1.0",
+            "data.count=9",
+            "group=4",
+            "tools.threads=1",
+            "out=y",
+        ] {
             assert_eq!(name(&[same]), base, "{same}");
         }
         let other = [
