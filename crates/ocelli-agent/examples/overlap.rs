@@ -5,7 +5,7 @@
 //! trajectories generate as one batch, then their tools run one after another, then the next round; free places are
 //! filled between rounds. A third column runs the tools of a round together, to show what the barrier alone costs.
 //!
-//! `cargo run --release -p ocelli-agent --example overlap`
+//! `cargo run --release -p ocelli-agent --example overlap`; with `-- --real`, tools go through the toolbox of rollouts.
 
 #![allow(clippy::print_stdout)] // a bench talks to the terminal
 
@@ -22,10 +22,11 @@ use ocelli_agent::policy::BoxFuture;
 use ocelli_agent::scripted::{ScriptedPolicy, said, say};
 use ocelli_agent::simulated::{DeviceCosts, SimulatedDevice, SimulatedPolicy};
 use ocelli_agent::tool_env::{ToolEnvConfig, ToolEnvs};
-use ocelli_agent::toolbox::Toolbox;
+use ocelli_agent::toolbox::{LocalTools, Toolbox};
 use ocelli_data::{ContentHash, Message, Part, Sample, Target, ToolCall};
-use ocelli_tools::{Images, Limits, Registry, Reply, ToolError, ToolSpec};
+use ocelli_tools::{Declared, Images, Limits, Registry, Reply, ToolError, ToolSpec};
 use serde_json::{Map, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const COSTS: DeviceCosts = DeviceCosts {
@@ -88,6 +89,31 @@ fn jobs(count: usize) -> Vec<Job> {
 
 /// The engine; with `generate` or `tools` off, that resource costs nothing.
 async fn engine(live: usize, count: usize, generate: bool, tools: bool) -> Duration {
+    engine_with(live, count, generate, Arc::new(SlowTools(tools))).await
+}
+
+/// The toolbox of rollouts with a tool that sleeps as long as its argument says, on a thread: as one of another program, of
+/// which it takes `far` calls at once, or as one of this program on four threads.
+fn real_tools(far: Option<usize>) -> Arc<dyn Toolbox> {
+    let crop = Registry::standard(Limits::default()).spec("crop").cloned();
+    let parameters = json!({"type": "object", "properties": {"millis": {"type": "integer"}}});
+    let spec = crop.map(|crop| ToolSpec { parameters, ..crop });
+    let sleeps = spec.map(|spec| {
+        Declared::dynamic(spec, |arguments, _| {
+            let millis = arguments.get("millis").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            std::thread::sleep(Duration::from_millis(millis));
+            Ok(Reply::text("done"))
+        })
+    });
+    let placed = sleeps.map(|tool| match far {
+        Some(places) => tool.elsewhere(Arc::new(Semaphore::new(places))),
+        None => tool,
+    });
+    let registry = placed.into_iter().fold(Registry::empty(Limits::default()), Registry::with_declared);
+    Arc::new(LocalTools::new(Arc::new(registry), 4))
+}
+
+async fn engine_with(live: usize, count: usize, generate: bool, toolbox: Arc<dyn Toolbox>) -> Duration {
     let script = ScriptedPolicy::new(|start, turn, _| {
         let millis = tool_time(&start.sample.id, turn).as_millis() as u64;
         let arguments = Map::from_iter([("millis".to_owned(), json!(millis))]);
@@ -101,7 +127,6 @@ async fn engine(live: usize, count: usize, generate: bool, tools: bool) -> Durat
         false => Arc::new(script),
     };
     let pictures = Arc::new(Pictures::in_memory(1 << 20));
-    let toolbox = Arc::new(SlowTools(tools));
     let envs =
         Arc::new(ToolEnvs::new(ToolEnvConfig::default(), toolbox, pictures.clone(), Limits::default()));
     let world = World { policy, envs, pictures, limits: RolloutLimits::default() };
@@ -161,8 +186,29 @@ fn longest(count: usize) -> Duration {
     (0..count).map(one).max().unwrap_or_default()
 }
 
+/// The same through the toolbox of rollouts.
+async fn real() {
+    println!(
+        "| live | trajectories | tools that only sleep | of another program, 16 places | of this program, 4 threads |"
+    );
+    println!("|---:|---:|---:|---:|---:|");
+    for live in [8usize, 32, 96] {
+        let mut row = format!("| {live} | {} |", live * 2);
+        let toolboxes: [Arc<dyn Toolbox>; 3] =
+            [Arc::new(SlowTools(true)), real_tools(Some(16)), real_tools(None)];
+        for toolbox in toolboxes {
+            let took = engine_with(live, live * 2, true, toolbox).await;
+            row.push_str(&format!(" {:.2} s |", took.as_secs_f64()));
+        }
+        println!("{row}");
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    if std::env::args().any(|a| a == "--real") {
+        return real().await;
+    }
     println!(
         "| live | trajectories | barrier, tools in turn | barrier, tools together | ours | only generation | only tools | longest alone | ours / bound | barrier / ours |"
     );

@@ -75,7 +75,7 @@ fn segment(
     // The second pixel of edge `4 i + direction` of pixel i: to the right, below, below right, below left.
     let steps = [1, w, w + 1, w.wrapping_sub(1)];
     let has = |i: usize| {
-        let (right, below, left) = (i % w + 1 < w, i / w + 1 < h, i % w != 0);
+        let (right, below, left) = (i % w + 1 < w, i / w + 1 < h, !i.is_multiple_of(w));
         [right, below, right && below, left && below]
     };
     let edges_of = |i: usize| {
