@@ -295,15 +295,9 @@ fn mistakes_on_the_command_line_are_named() {
     let mut huge = whole.clone();
     huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
     std::fs::write(dir.path().join("huge.png"), huge).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}/mcp");
     let (a, cut, huge, jpg) = (path("a.png"), path("cut.png"), path("huge.png"), path("x.jpg"));
     let zoom = ["tools", "call", "zoom_in", "--image", &a, "--arg", "bbox=[0, 0, 4, 4]"];
     for (args, words) in [
-        (
-            vec!["tools", "list", "--remote", &nobody],
-            vec![nobody.as_str(), "connection refused", "start it", "--remote"],
-        ),
         ([&zoom[..], &["--arg", "factor=100000"]].concat(), vec!["at most 16", "100000"]),
         (vec!["tools", "call", "zoom_in_subfigure", "--image", &a, "--arg", "number=0"], vec!["at least 1"]),
         ([&zoom[..], &["--out", &jpg]].concat(), vec!["x.jpg", "PNG"]),

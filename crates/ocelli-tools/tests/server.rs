@@ -219,7 +219,7 @@ async fn every_refusal_is_json_and_says_why() {
         ),
         (http.post(url("/v1/call")).header("x-deadline-ms", "soon").json(&body), 400, "x-deadline-ms"),
         (http.post(url("/v1/call")).header("x-wait-ms", "-1").json(&body), 400, "x-wait-ms"),
-        (http.put(url("/v1/images")).body(half), 400, "cannot be read"),
+        (http.put(url("/v1/images")).body(half), 400, "unexpected end of file"),
     ] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{word}");
