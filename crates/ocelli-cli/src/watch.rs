@@ -1,4 +1,4 @@
-//! Draws what a training loop does, and stops it on Ctrl-C after it has saved.
+//! Draws what a training loop does, and stops it on Ctrl-C or a request to end (SIGTERM) after it has saved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,23 +12,50 @@ use crate::ui::Ui;
 /// Exit code after Ctrl-C.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// A flag that the first Ctrl-C raises; the second ends the process at once.
+/// A flag that the first Ctrl-C or SIGTERM raises; the second ends the process at once.
 pub(crate) fn stop_on_interrupt() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_err() {
+            let Ok(mut asked) = Asked::new() else { return };
+            if !asked.wait().await {
                 return;
             }
             seen.store(true, Ordering::Relaxed);
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if asked.wait().await {
                 std::process::exit(i32::from(INTERRUPTED));
             }
         });
     });
     stop
+}
+
+/// The signals that ask a process to end. Schedulers and service managers send SIGTERM.
+struct Asked {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Asked {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of them; false where none can be waited for.
+    async fn wait(&mut self) -> bool {
+        #[cfg(unix)]
+        return tokio::select! {
+            found = tokio::signal::ctrl_c() => found.is_ok(),
+            found = self.terminate.recv() => found.is_some(),
+        };
+        #[cfg(not(unix))]
+        return tokio::signal::ctrl_c().await.is_ok();
+    }
 }
 
 /// Draws what a run does.
@@ -57,7 +84,7 @@ impl<'u> Watch<'u> {
         self.ui
     }
 
-    /// True once Ctrl-C was pressed.
+    /// True once the process was asked to end.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

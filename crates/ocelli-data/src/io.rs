@@ -134,6 +134,11 @@ pub const MAX_LINE: u64 = 256 << 20;
 
 /// Reads a file of JSON lines. Empty lines are skipped; the first bad line is an error with its number.
 pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, IoError> {
+    Ok(read_jsonl_numbered(path)?.into_iter().map(|(_, row)| row).collect())
+}
+
+/// [`read_jsonl`] with the number of each row's line, from 1, for whoever finds a row wrong later.
+pub fn read_jsonl_numbered<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>, IoError> {
     let mut reader = BufReader::new(File::open(path).map_err(os("open", path))?);
     let mut rows = Vec::new();
     let mut line = Vec::new();
@@ -156,7 +161,7 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, IoError> {
             line: number,
             source,
         })?;
-        rows.push(row);
+        rows.push((number, row));
     }
 }
 

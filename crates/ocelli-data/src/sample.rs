@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Message;
+use crate::{Message, Role};
 
 /// What a right answer is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,30 @@ impl Target {
             Self::Text { accepted } => accepted.first().cloned().unwrap_or_default(),
         }
     }
+
+    /// Checks that some answer can be right.
+    ///
+    /// # Errors
+    /// What is missing or out of range, in words that follow the sample's name.
+    pub fn check(&self) -> Result<(), String> {
+        let blank = |s: &String| s.trim().is_empty();
+        match self {
+            Self::Math { answer } if blank(answer) => Err("target.answer is empty".into()),
+            Self::Number { value, .. } if !value.is_finite() => {
+                Err(format!("target.value is {value}; it must be a finite number"))
+            }
+            Self::Number { tolerance, .. } if !(tolerance.is_finite() && *tolerance >= 0.0) => {
+                Err(format!("target.tolerance is {tolerance}; it must be a finite number, zero or more"))
+            }
+            Self::Choice { letters, .. } if letters.iter().all(blank) => {
+                Err("target.letters names no option, so no answer would be right".into())
+            }
+            Self::Text { accepted } if accepted.iter().all(blank) => {
+                Err("target.accepted names no answer, so no answer would be right".into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One question: the messages that ask it and the target that an answer is scored against.
@@ -63,6 +87,21 @@ pub struct Sample {
     /// Columns for grouping and reports (`style`, `skill`, `category` ...).
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub meta: Map<String, Value>,
+}
+
+impl Sample {
+    /// Checks that something is asked and that some answer can be right.
+    ///
+    /// # Errors
+    /// What is missing or out of range, in words that follow the sample's name.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.messages.iter().any(|m| m.role == Role::User) {
+            let what =
+                if self.messages.is_empty() { "messages is empty" } else { "no message is the user's" };
+            return Err(format!("{what}; there is nothing to answer"));
+        }
+        self.target.check()
+    }
 }
 
 /// Two answers to one question, of which the first is preferred.

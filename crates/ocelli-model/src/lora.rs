@@ -6,6 +6,7 @@
 //! ([`Modules`]). `fixtures/parity/reload.py` has PEFT read what is written here, and the other way round.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ocelli_data::io::{read_bounded, write_atomic};
@@ -76,6 +77,9 @@ impl Modules {
 
 /// Freezes nothing and adds trainable adapters beside the targeted layers: A uniform in `±1/sqrt(in)` (PEFT's
 /// initialisation), B zero, so that the model computes the same as before. Returns how many layers were adapted.
+///
+/// # Errors
+/// A target that is the last part of no layer's name; nothing is added then.
 pub fn attach<'a>(
     params: &mut Params,
     linears: impl IntoIterator<Item = &'a mut Linear>,
@@ -85,10 +89,23 @@ pub fn attach<'a>(
     if config.rank == 0 {
         return Err(ModelError::Request("the rank of an adapter must be at least 1".into()));
     }
-    let mut adapted = 0;
+    let mut layers = Vec::new();
     for linear in linears {
         let (module, out, inner) = describe(params, linear)?;
-        if !config.targets.iter().any(|t| module.rsplit('.').next() == Some(t)) {
+        layers.push((linear, module, out, inner));
+    }
+    // Before anything is added: a target that matches nothing is a slip, and the others would be trained without it unseen.
+    let last = |module: &str| module.rsplit('.').next().unwrap_or(module).to_owned();
+    let names: BTreeSet<String> = layers.iter().map(|(_, module, ..)| last(module)).collect();
+    if let Some(odd) = config.targets.iter().find(|t| !names.contains(*t)) {
+        let there: Vec<&str> = names.iter().map(String::as_str).collect();
+        let why =
+            format!("no layer to adapt has a name that ends in `{odd}`; there are: {}", there.join(", "));
+        return Err(ModelError::Request(why));
+    }
+    let mut adapted = 0;
+    for (linear, module, out, inner) in layers {
+        if !config.targets.contains(&last(&module)) {
             continue;
         }
         let bound = 1.0 / (inner as f32).sqrt();
@@ -101,8 +118,7 @@ pub fn attach<'a>(
         adapted += 1;
     }
     if adapted == 0 {
-        let why = format!("no layer has a name that ends in one of {:?}", config.targets);
-        return Err(ModelError::Request(why));
+        return Err(ModelError::Request("no layer to adapt is named".into()));
     }
     Ok(adapted)
 }

@@ -19,6 +19,7 @@ mod context;
 mod dialogue;
 mod eyes;
 mod generation;
+mod identity;
 mod internvl;
 mod load;
 mod names;

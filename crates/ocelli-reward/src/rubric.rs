@@ -133,6 +133,11 @@ impl Rubric {
         Self::new(parts.iter().map(|p| (p.weight, p.kind.build())).collect())
     }
 
+    /// Names of the parts, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().map(|(_, scorer)| scorer.name())
+    }
+
     /// Scores all parts.
     pub fn breakdown(&self, trajectory: &Trajectory, target: &Target) -> Breakdown {
         let parts: Vec<(String, f64, Score)> = self

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use crate::losses::LossError;
 
+fn holder_of(number: &str) -> String {
+    if number.is_empty() { "another process".to_owned() } else { format!("process {number}") }
+}
+
 /// A failed training run, or one that was refused before it began.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -41,15 +45,23 @@ pub enum TrainError {
         /// What is wrong.
         what: String,
     },
-    /// The run directory belongs to another configuration.
+    /// The run directory belongs to another run.
     #[error(
-        "{path} holds a run with another configuration ({what}); resume it with its own, or choose another directory"
+        "{path} holds another run ({what}); go on with its own model, data and settings, or choose another directory"
     )]
     OtherRun {
         /// The run directory.
         path: PathBuf,
-        /// First difference.
+        /// What differs.
         what: String,
+    },
+    /// Another process trains in the run directory.
+    #[error("{path} is in use: {} trains there; wait for it, stop it, or choose another directory", holder_of(.holder))]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+        /// Number of the process; empty where it is not known.
+        holder: String,
     },
     /// The model.
     #[error(transparent)]

@@ -109,12 +109,27 @@ impl<'a> Judge<'a> {
             (_, Some(v)) if !v.has_value_head() => {
                 return Err(TrainError::Config("the reward model has no value head".into()));
             }
+            (None, Some(_)) => {
+                let text = "a reward model is given, but reward.model does not weigh it; set reward.model.weight, or leave \
+                            the reward model out";
+                return Err(TrainError::Config(text.into()));
+            }
             _ => {}
         }
         if !spec.necessity.is_finite() {
             return Err(TrainError::Config("reward.necessity must be a finite number".into()));
         }
         Ok(Self { spec: spec.clone(), rubric, model, tools: Vec::new(), rows })
+    }
+
+    /// Names of the parts that a reward is reported in.
+    pub(crate) fn part_names(&self) -> impl Iterator<Item = &str> {
+        let further = [
+            ("overlong", self.spec.overlong.is_some()),
+            ("tool_necessity", self.spec.necessity != 0.0),
+            ("reward_model", self.spec.model.is_some()),
+        ];
+        self.rubric.names().chain(further.into_iter().filter(|(_, there)| *there).map(|(name, _)| name))
     }
 
     /// Names the tools that were listed in the rollouts, for a reward model that reads whole dialogues.

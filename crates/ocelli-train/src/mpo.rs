@@ -17,10 +17,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::TrainError;
+use crate::identity::{Identity, Place};
 use crate::losses::{PairTerms, PreferenceLoss, PreferenceOutput, ShiftState, preference_loss};
+use crate::metric_names::MetricNames;
 use crate::observe::Observer;
 use crate::optim::{OptimizerConfig, Precision, prepare};
 use crate::pairs::Pair;
+use crate::ranges;
 use crate::responses::{Pack, Pass, TokenGrads, TokenStats, learn, micro_batches, score};
 use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 use crate::sft::walk;
@@ -65,16 +68,44 @@ impl MpoConfig {
         if train.is_empty() {
             return Err(TrainError::Data("there is no pair to train on".into()));
         }
-        if self.batch == 0 || self.rows == 0 {
-            return Err(TrainError::Config("batch and rows must be at least 1".into()));
-        }
+        self.run.validate(&Self::metrics(held_out.len()))?;
+        self.validate_settings()?;
         if let Some(i) = train.iter().chain(held_out).position(|p| p.tie) {
             return Err(TrainError::Data(format!(
                 "pair {i} is a tie; drop ties before preference optimisation"
             )));
         }
-        self.loss.validate().map_err(|e| TrainError::Config(format!("loss: {e}")))?;
+        Ok(())
+    }
+
+    /// Checks what can be checked without data and model.
+    pub fn validate_settings(&self) -> Result<(), TrainError> {
+        ranges::whole("run.steps", self.run.steps, 1, ranges::MAX_STEPS)?;
+        ranges::batch("batch", self.batch, self.rows)?;
+        let loss = &self.loss;
+        let numbers = [
+            ("beta", loss.beta),
+            ("preference", loss.preference),
+            ("quality", loss.quality),
+            ("generation", loss.generation),
+        ];
+        for (name, value) in numbers {
+            ranges::within(&format!("loss.{name}"), value, 0.0, ranges::MAX_WEIGHT)?;
+        }
+        loss.validate().map_err(|e| TrainError::Config(format!("loss: {e}")))?;
         self.optimizer.validate()
+    }
+
+    /// The metrics of a run.
+    fn metrics(held_out: usize) -> MetricNames {
+        let terms =
+            ["preference", "quality", "generation", "reward/accuracy", "reward/margin", "chosen_drift"];
+        let of_eval: Vec<String> = terms.iter().map(|t| format!("eval/{t}")).collect();
+        MetricNames::new("mpo", &terms).when(true, "", &["shift"]).evaluated(held_out, &["eval/loss"]).when(
+            held_out > 0,
+            "held-out data",
+            &of_eval,
+        )
     }
 }
 
@@ -112,17 +143,17 @@ fn sums(model: &Vlm, pairs: &[&Pair], rows: usize) -> Result<Vec<(f64, f64)>, Tr
 
 /// Trains `model` on pairs in the run directory `dir`, with itself as it comes in as the reference, and returns it.
 /// Ties have no order and are refused.
-pub fn run(
+pub fn run<'a>(
     config: &MpoConfig,
-    mut model: Vlm,
+    model: Vlm,
     train: &[Pair],
     held_out: &[Pair],
-    dir: &Path,
+    place: impl Into<Place<'a>>,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    config.validate(train, held_out)?;
-    prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
-    let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
+    let (model, identity) = ready(config, model, train, held_out)?;
+    // Before the reference is computed: that takes time, and the directory may be another run's.
+    let at = identity.open(place, observer)?;
     let judge = |pairs: &'_ [Pair]| -> Result<Vec<(f64, f64)>, TrainError> {
         sums(&model, &pairs.iter().collect::<Vec<_>>(), config.rows)
     };
@@ -132,8 +163,33 @@ pub fn run(
     }
     let (train, held_out) = (join(train, train_sums), join(held_out, held_sums));
     let mut stage = Mpo { config, model, train, held_out, shift: ShiftState::default() };
-    let outcome = run::run(&mut stage, dir, &config.run, &config.optimizer, &resolved, observer)?;
+    let outcome = run::run(&mut stage, &at, &config.run, &config.optimizer, observer)?;
     Ok((stage.model, outcome))
+}
+
+/// Everything that [`run`] checks before its first step; nothing is written.
+pub fn check<'a>(
+    config: &MpoConfig,
+    model: Vlm,
+    train: &[Pair],
+    held_out: &[Pair],
+    place: impl Into<Place<'a>>,
+) -> Result<(), TrainError> {
+    let (mut model, identity) = ready(config, model, train, held_out)?;
+    run::rehearse(&mut model.params, &identity, place.into(), &config.optimizer)
+}
+
+fn ready(
+    config: &MpoConfig,
+    mut model: Vlm,
+    train: &[Pair],
+    held_out: &[Pair],
+) -> Result<(Vlm, Identity), TrainError> {
+    config.validate(train, held_out)?;
+    let identity = Identity::new(config)?.model("the base model", &model)?;
+    let identity = identity.pairs("training pairs", train).pairs("held-out pairs", held_out);
+    prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
+    Ok((model, identity))
 }
 
 impl Judged<'_> {

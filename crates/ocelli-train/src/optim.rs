@@ -6,6 +6,7 @@ use ocelli_tensor::{AdamW, AdamWConfig, AdamWGroup, DType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::ranges;
 use crate::schedule::Schedule;
 
 /// Learning rates by part; zero freezes the part.
@@ -21,6 +22,9 @@ pub struct PartRates {
     /// Reward head, where the model has one.
     pub head: f64,
 }
+
+/// Largest learning rate.
+const MAX_RATE: f64 = 1e3;
 
 impl Default for PartRates {
     fn default() -> Self {
@@ -38,6 +42,30 @@ pub struct Adapters {
     pub alpha: f32,
     /// Last parts of module names, e.g. `q_proj`.
     pub targets: Vec<String>,
+}
+
+impl Adapters {
+    fn validate(&self, rate: f64) -> Result<(), TrainError> {
+        ranges::whole("optimizer.lora.rank", self.rank as u64, 1, 4096)?;
+        ranges::positive("optimizer.lora.alpha", f64::from(self.alpha), 1e6)?;
+        if self.targets.is_empty() {
+            let text = "optimizer.lora.targets is empty; name the layers to adapt, such as \"q_proj\"";
+            return Err(TrainError::Config(text.into()));
+        }
+        if let Some((_, twice)) =
+            self.targets.iter().enumerate().find(|(i, t)| self.targets[..*i].contains(t))
+        {
+            return Err(TrainError::Config(format!("optimizer.lora.targets names `{twice}` twice")));
+        }
+        if rate == 0.0 {
+            return Err(TrainError::Config(
+                "optimizer.lora is given, but optimizer.lr.language is 0: adapters belong to the language model and use its \
+                 learning rate; give it one, or leave the adapters out"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Optimizer settings.
@@ -84,11 +112,13 @@ impl OptimizerConfig {
     /// Checks the settings before any training.
     pub fn validate(&self) -> Result<(), TrainError> {
         for (name, rate) in ["tower", "projector", "language", "head"].iter().zip(self.rates()) {
-            if !(rate.is_finite() && rate >= 0.0) {
-                return Err(TrainError::Config(format!(
-                    "optimizer.lr.{name} is {rate}; it must be zero or more"
-                )));
-            }
+            // As f32, in which the optimizer computes, a rate may be neither infinite nor lost.
+            let holds = rate == 0.0 || rate as f32 > 0.0 && rate <= MAX_RATE;
+            let allowed = format!("0 (frozen), or from 1e-45 to {MAX_RATE}");
+            ranges::check(&format!("optimizer.lr.{name}"), rate, holds, &allowed)?;
+        }
+        if let Some(lora) = &self.lora {
+            lora.validate(self.lr.language)?;
         }
         let unit = |what: &str, v: f64, range: std::ops::RangeInclusive<f64>| {
             let text = format!("optimizer.{what} is {v}; it must be in {range:?}");
@@ -156,7 +186,7 @@ pub(crate) fn prepare(
         let adapted = part == Part::Language && config.lora.is_some();
         model.set_trainable(part, rate > 0.0 && !adapted)?;
     }
-    if let Some(adapters) = config.lora.as_ref().filter(|_| config.lr.language > 0.0) {
+    if let Some(adapters) = &config.lora {
         let settings =
             LoraConfig { rank: adapters.rank, alpha: adapters.alpha, targets: adapters.targets.clone() };
         model.attach_adapters(&settings, seed)?;

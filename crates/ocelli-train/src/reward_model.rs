@@ -18,11 +18,14 @@ use serde_json::Value;
 
 use crate::error::TrainError;
 use crate::examples::from_dialogue_with;
+use crate::identity::{Identity, Place};
 use crate::losses::{BradleyTerry, PairScore, RankingReport, ranking_loss, ranking_report};
+use crate::metric_names::MetricNames;
 use crate::mpo::whole_pairs;
 use crate::observe::Observer;
 use crate::optim::{OptimizerConfig, Precision, prepare};
 use crate::pairs::Pair;
+use crate::ranges;
 use crate::responses::{Pack, Response, learn_values, micro_batches, score_values};
 use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 use crate::sft::walk;
@@ -92,35 +95,60 @@ struct RewardRun<'a> {
 }
 
 /// Trains `model` on pairs in the run directory `dir` and returns it; a value head is added where there is none.
-pub fn run(
+pub fn run<'a>(
     config: &RewardConfig,
-    mut model: Vlm,
+    model: Vlm,
     train: &[Pair],
     held_out: &[Pair],
-    dir: &Path,
+    place: impl Into<Place<'a>>,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    config.validate(train)?;
-    let mut config = config.clone();
-    if config.stages.is_empty() {
-        config.stages = vec![RewardStage { steps: config.run.steps, rate: 1.0, pictures_only: false }];
-    }
-    config.run.steps = config.stages.iter().map(|s| s.steps).sum();
+    let (config, model, identity) = ready(config, model, train, held_out)?;
+    let at = identity.open(place, observer)?;
     let all = config.kept(train);
     let ties = train.len() - all.len();
     let with_picture: Vec<&Pair> = all.iter().copied().filter(|p| p.has_picture()).collect();
     if ties > 0 {
         observer.note(&format!("{ties} ties of {} pairs are left out", train.len()));
     }
+    let stages = config.stages.clone();
+    let mut stage = RewardRun { config: &config, stages, model, all, with_picture, held_out };
+    let outcome = run::run(&mut stage, &at, &config.run, &config.optimizer, observer)?;
+    Ok((stage.model, outcome))
+}
+
+/// Everything that [`run`] checks before its first step; nothing is written.
+pub fn check<'a>(
+    config: &RewardConfig,
+    model: Vlm,
+    train: &[Pair],
+    held_out: &[Pair],
+    place: impl Into<Place<'a>>,
+) -> Result<(), TrainError> {
+    let (config, mut model, identity) = ready(config, model, train, held_out)?;
+    run::rehearse(&mut model.params, &identity, place.into(), &config.optimizer)
+}
+
+/// The configuration with its stages filled in, the model as it is trained, and what they are.
+fn ready(
+    config: &RewardConfig,
+    mut model: Vlm,
+    train: &[Pair],
+    held_out: &[Pair],
+) -> Result<(RewardConfig, Vlm, Identity), TrainError> {
+    config.validate(train, held_out)?;
+    let mut config = config.clone();
+    if config.stages.is_empty() {
+        config.stages = vec![RewardStage { steps: config.run.steps, rate: 1.0, pictures_only: false }];
+    }
+    config.run.steps = config.stages.iter().map(|s| s.steps).sum();
+    let identity = Identity::new(&config)?.model("the base model", &model)?;
+    let identity = identity.pairs("training pairs", train).pairs("held-out pairs", held_out);
     if !model.has_value_head() {
         model.add_value_head(config.run.seed)?;
     }
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
-    let resolved = serde_json::to_value(&config).map_err(|e| TrainError::Config(e.to_string()))?;
-    let stages = config.stages.clone();
-    let mut stage = RewardRun { config: &config, stages, model, all, with_picture, held_out };
-    let outcome = run::run(&mut stage, dir, &config.run, &config.optimizer, &resolved, observer)?;
-    Ok((stage.model, outcome))
+    Ok((config, model, identity))
 }
 
 impl RewardConfig {
@@ -130,32 +158,47 @@ impl RewardConfig {
     }
 
     /// Checks settings and data before any training.
-    pub fn validate(&self, train: &[Pair]) -> Result<(), TrainError> {
+    pub fn validate(&self, train: &[Pair], held_out: &[Pair]) -> Result<(), TrainError> {
         let all = self.kept(train);
         if all.is_empty() {
             let ties = train.len();
             return Err(TrainError::Data(format!("there is no pair to train on ({ties} ties are left out)")));
         }
-        if self.batch == 0 || self.rows == 0 {
-            return Err(TrainError::Config("batch and rows must be at least 1".into()));
+        self.validate_settings()?;
+        let steps =
+            if self.stages.is_empty() { self.run.steps } else { self.stages.iter().map(|s| s.steps).sum() };
+        RunConfig { steps, ..self.run.clone() }.validate(&Self::metrics(held_out.len()))?;
+        let pictured = all.iter().any(|p| p.has_picture());
+        if let Some(i) = self.stages.iter().position(|s| s.pictures_only && !pictured) {
+            return Err(TrainError::Data(format!("stage {i} wants pairs with pictures, but there are none")));
         }
+        Ok(())
+    }
+
+    /// Checks what can be checked without data and model.
+    pub fn validate_settings(&self) -> Result<(), TrainError> {
+        ranges::whole("run.steps", self.run.steps, 1, ranges::MAX_STEPS)?;
+        ranges::batch("batch", self.batch, self.rows)?;
+        ranges::whole("the number of stages", self.stages.len() as u64, 0, 1000)?;
         for (i, stage) in self.stages.iter().enumerate() {
-            if stage.pictures_only && !all.iter().any(|p| p.has_picture()) {
-                return Err(TrainError::Data(format!(
-                    "stage {i} wants pairs with pictures, but there are none"
-                )));
-            }
-            if !(stage.rate.is_finite() && stage.rate > 0.0) || stage.steps == 0 {
-                return Err(TrainError::Config(format!(
-                    "stage {i} needs at least one step and a positive rate"
-                )));
-            }
+            ranges::whole(&format!("stages[{i}].steps"), stage.steps, 1, ranges::MAX_STEPS / 1000)?;
+            ranges::positive(&format!("stages[{i}].rate"), stage.rate, 1e3)?;
         }
-        if !(self.loss.centring.is_finite() && self.loss.centring >= 0.0) {
-            let text = format!("loss.centring is {}; it must be zero or more", self.loss.centring);
-            return Err(TrainError::Config(text));
-        }
+        ranges::within("loss.centring", self.loss.centring, 0.0, ranges::MAX_WEIGHT)?;
         self.optimizer.validate()
+    }
+
+    /// The metrics of a run.
+    fn metrics(held_out: usize) -> MetricNames {
+        const EVALUATED: [&str; 6] = [
+            "eval/accuracy",
+            "eval/margin",
+            "eval/mean_score",
+            "eval/ece",
+            "eval/accuracy_chosen_longer",
+            "eval/accuracy_chosen_shorter",
+        ];
+        MetricNames::new("reward", &["accuracy", "margin", "mean_score"]).evaluated(held_out, &EVALUATED)
     }
 }
 

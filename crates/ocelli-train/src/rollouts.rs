@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::examples::from_dialogue_with;
+use crate::ranges;
 use crate::responses::Response;
 
 /// How rollouts are made.
@@ -51,6 +52,29 @@ impl Default for RolloutConfig {
             batch: 64,
             tools: ToolEnvConfig { instructions: false, ..ToolEnvConfig::default() },
         }
+    }
+}
+
+impl RolloutConfig {
+    /// Checks the settings before any rollout.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        const MOST: u64 = 1_000_000_000;
+        const YEAR: f64 = 365.0 * 86_400.0;
+        ranges::within("rollout.temperature", self.temperature.into(), 1e-3, 1e3)?;
+        ranges::whole("rollout.batch", self.batch as u64, 1, ranges::MAX_BATCH)?;
+        let limits = &self.limits;
+        // No call at all may be allowed; an answer takes a turn, a token and a place for it.
+        ranges::whole("rollout.limits.calls", limits.calls as u64, 0, MOST)?;
+        for (name, value, least) in [
+            ("turns", limits.turns, 1),
+            ("turn_tokens", limits.turn_tokens, 1),
+            ("tokens", limits.tokens, 1),
+            ("context", limits.context, 2),
+        ] {
+            ranges::whole(&format!("rollout.limits.{name}"), value as u64, least, MOST)?;
+        }
+        ranges::positive("rollout.limits.seconds", limits.seconds, YEAR)?;
+        ranges::positive("rollout.tools.call_seconds", self.tools.call_seconds, YEAR)
     }
 }
 
@@ -125,12 +149,7 @@ impl Rollouts {
         pictures: Arc<Pictures>,
         toolbox: Option<Arc<dyn Toolbox>>,
     ) -> Result<Self, TrainError> {
-        if !(config.temperature.is_finite() && config.temperature > 0.0) || config.batch == 0 {
-            let (t, b) = (config.temperature, config.batch);
-            return Err(TrainError::Config(format!(
-                "rollout: temperature {t} must be positive and batch {b} at least 1"
-            )));
-        }
+        config.validate()?;
         let engine = Engine::new(config.batch).map_err(|e| TrainError::Config(e.to_string()))?;
         let kind = |toolbox: Arc<dyn Toolbox>| -> Result<Kind, TrainError> {
             let specs = toolbox.specs();
@@ -148,6 +167,18 @@ impl Rollouts {
     /// The pictures that trajectories name.
     pub fn pictures(&self) -> &Arc<Pictures> {
         &self.pictures
+    }
+
+    /// Bounds of each rollout.
+    pub fn limits(&self) -> &RolloutLimits {
+        &self.config.limits
+    }
+
+    /// Tokens of a question as `model` reads it, with the tools that the chat template lists, where there are any. Its pictures
+    /// are decoded and cut for that, so that one which cannot be is found here.
+    pub fn prompt_len(&self, model: &Vlm, sample: &Sample) -> Result<usize, TrainError> {
+        let options = &self.kind(self.has_tools()).options;
+        Ok(model.prompt(&sample.messages, options, self.pictures.as_ref())?.len())
     }
 
     /// True where there are tools.
@@ -236,6 +267,7 @@ impl Rollouts {
         calling: f64,
         most_calls: Option<usize>,
     ) -> Result<Vec<Response>, TrainError> {
+        ranges::within("calling", calling, 0.0, 1.0)?;
         let mut lessons = Vec::new();
         let mut learn = |samples: &[Arc<Sample>], oracle: OracleConfig| -> Result<(), TrainError> {
             for t in self.oracle(samples, &oracle)? {
@@ -245,7 +277,7 @@ impl Rollouts {
         };
         learn(samples, OracleConfig { tools: false, calls: false, ..OracleConfig::default() })?;
         if self.has_tools() {
-            let calling = (samples.len() as f64 * calling.clamp(0.0, 1.0)) as usize;
+            let calling = (samples.len() as f64 * calling) as usize;
             learn(&samples[..calling], OracleConfig { most_calls, ..OracleConfig::default() })?;
             learn(&samples[calling..], OracleConfig { calls: false, ..OracleConfig::default() })?;
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUN/config.json              the resolved configuration
+//! RUN/origin.json              what it is made of, see `identity`
 //! RUN/metrics.jsonl            one record per metric and step, alarms among them
 //! RUN/events.out.tfevents...   the same for TensorBoard
 //! RUN/checkpoints/             see `checkpoint`
@@ -13,10 +14,11 @@
 //! is a function of the configuration, the step and the saved state, the numbers that follow are those of the
 //! uninterrupted run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ocelli_data::io::{JsonlWriter, create_dir, read_bounded, read_jsonl, write_atomic};
+use ocelli_data::io::{JsonlWriter, read_bounded, read_jsonl, write_atomic};
 use ocelli_data::record::Record;
 use ocelli_tensor::{AdamW, Grads, Params};
 use serde::{Deserialize, Serialize};
@@ -25,9 +27,12 @@ use serde_json::{Value, json};
 use crate::checkpoint;
 use crate::error::TrainError;
 use crate::exact;
-use crate::monitors::{Monitor, Monitors};
+use crate::identity::{Identity, Opened, Place};
+use crate::metric_names::MetricNames;
+use crate::monitors::{Monitor, Monitors, Rule};
 use crate::observe::{Go, Observer, Progress};
 use crate::optim::{OptimizerConfig, all_frozen};
+use crate::ranges;
 use crate::tensorboard;
 
 /// Stop when a metric no longer gets better.
@@ -78,6 +83,34 @@ impl Default for RunConfig {
     }
 }
 
+impl RunConfig {
+    /// Checks the settings against the metrics that the run will have.
+    pub(crate) fn validate(&self, metrics: &MetricNames) -> Result<(), TrainError> {
+        if self.steps == 0 {
+            return Err(TrainError::Config("run.steps is 0; at least one step is needed".into()));
+        }
+        ranges::whole("run.steps", self.steps, 1, ranges::MAX_STEPS)?;
+        if let Some(stop) = &self.early_stop {
+            metrics.check("run.early_stop.metric", &stop.metric, "eval/")?;
+            let between = format!("from 1 to run.steps ({}) where run.early_stop has a patience", self.steps);
+            let watched = stop.patience == 0 || (1..=self.steps).contains(&self.eval_every);
+            ranges::check("run.eval_every", self.eval_every, watched, &between)?;
+        }
+        for (i, monitor) in self.monitors.iter().flatten().enumerate() {
+            metrics.check(&format!("run.monitors[{i}].metric"), &monitor.metric, "")?;
+            ranges::whole(&format!("run.monitors[{i}].window"), monitor.window as u64, 1, 1 << 20)?;
+            let (Rule::Above(x) | Rule::Below(x) | Rule::RisenBy(x) | Rule::FallenBy(x)) = monitor.rule;
+            ranges::check(&format!("run.monitors[{i}].rule"), x, x.is_finite(), "a finite number")?;
+        }
+        Ok(())
+    }
+
+    /// True where so many evaluations without a new best end the run.
+    fn gives_up(&self, since_best: u64) -> bool {
+        self.early_stop.as_ref().is_some_and(|s| s.patience > 0 && since_best >= s.patience)
+    }
+}
+
 /// Metrics of one step by name.
 pub type Metrics = Vec<(String, f64)>;
 
@@ -108,6 +141,11 @@ pub trait Stage {
 
     /// Measures the model on held-out data; empty where there is none.
     fn evaluate(&mut self) -> Result<Metrics, TrainError>;
+
+    /// Takes what should be said of the last step beside its metrics.
+    fn notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What must be restored beside parameters and optimizer.
     fn save(&mut self) -> Result<Value, TrainError>;
@@ -162,31 +200,49 @@ struct Run<'a> {
     last: Vec<(String, f64)>,
     alarms: usize,
     state: Progressed,
+    /// Records of earlier steps are lost, so that files that are made of them are left as they are.
+    lost: bool,
 }
 
-/// Largest `config.json` or `outcome.json` that is read, in bytes.
+/// Largest `outcome.json` that is read, in bytes.
 const MAX_JSON: u64 = 16 << 20;
 /// Largest `metrics.jsonl` that is resumed, in bytes.
 const MAX_METRICS: u64 = 4 << 30;
+/// Name of the alarm that says that records are lost.
+const LOST: &str = "records";
 
-/// Runs a stage to its end in `dir`, or goes on with the run that is there. `resolved` is the whole configuration of
-/// the run: a directory that was made with another one is refused.
+/// The checks of [`run`] that need no directory of its own: the model learns something, and where the directory holds a run
+/// it is this one, in use by nobody, and its last checkpoint can be gone on from. Nothing is written; `params` may be changed.
+pub(crate) fn rehearse(
+    params: &mut Params,
+    identity: &Identity,
+    place: Place<'_>,
+    optimizer: &OptimizerConfig,
+) -> Result<(), TrainError> {
+    learns(params, optimizer)?;
+    identity.inspect(place)?;
+    let checkpoints = place.dir.join("checkpoints");
+    if let Some(&step) = checkpoint::list(&checkpoints)?.last() {
+        checkpoint::load(&checkpoints, step, params, &mut optimizer.adam())?;
+    }
+    Ok(())
+}
+
+fn learns(params: &Params, optimizer: &OptimizerConfig) -> Result<(), TrainError> {
+    optimizer.validate()?;
+    if params.iter().any(|(_, p)| p.trainable()) { Ok(()) } else { Err(all_frozen()) }
+}
+
+/// Runs a stage to its end in the directory that was opened for it, or goes on with the run that is there.
 pub fn run<S: Stage>(
     stage: &mut S,
-    dir: &Path,
+    at: &Opened,
     config: &RunConfig,
     optimizer: &OptimizerConfig,
-    resolved: &Value,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    optimizer.validate()?;
-    if config.steps == 0 {
-        return Err(TrainError::Config("run.steps is 0; at least one step is needed".into()));
-    }
-    if !stage.params().iter().any(|(_, p)| p.trainable()) {
-        return Err(all_frozen());
-    }
-    same_configuration(dir, resolved)?;
+    learns(stage.params(), optimizer)?;
+    let dir = at.dir();
     let checkpoints = dir.join("checkpoints");
     let mut adam = optimizer.adam();
     let mut state = Progressed::default();
@@ -200,38 +256,35 @@ pub fn run<S: Stage>(
         observer.note(&format!("resumed after step {step}"));
     }
     let metrics_path = dir.join("metrics.jsonl");
-    let (last, alarms) = cut_records(&metrics_path, state.step)?;
+    let kept = cut_records(&metrics_path, state.step)?;
     let monitors = config.monitors.clone().unwrap_or_else(Monitor::defaults);
     let log = JsonlWriter::open(&metrics_path)?;
-    let mut run = Run { dir, config, monitors, log, last, alarms, state };
+    let lost = kept.steps < state.step;
+    let mut run = Run { dir, config, monitors, log, last: kept.last, alarms: kept.alarms, state, lost };
+    if lost {
+        run.tell_loss(stage.name(), kept.steps, kept.told, observer)?;
+    }
     run.drive(stage, &mut adam, optimizer, observer)
 }
 
-/// Compares the configuration with that of the directory, or writes it into a new one.
-fn same_configuration(dir: &Path, resolved: &Value) -> Result<(), TrainError> {
-    create_dir(dir)?;
-    let path = dir.join("config.json");
-    let text = format!("{resolved:#}\n");
-    if !path.exists() {
-        return Ok(write_atomic(&path, text.as_bytes())?);
-    }
-    let found = read_bounded(&path, MAX_JSON)?;
-    if found == text.as_bytes() {
-        return Ok(());
-    }
-    let found = String::from_utf8_lossy(&found);
-    let differs = found.lines().zip(text.lines()).find(|(a, b)| a != b);
-    let what = differs.map_or("one has more entries".to_owned(), |(a, b)| {
-        format!("`{}` there, `{}` here", a.trim(), b.trim())
-    });
-    Err(TrainError::OtherRun { path: dir.to_owned(), what })
+/// What `metrics.jsonl` holds of the steps that are done.
+#[derive(Default)]
+struct Kept {
+    /// Last value of each metric.
+    last: Vec<(String, f64)>,
+    alarms: usize,
+    /// Steps that have metrics.
+    steps: u64,
+    /// An alarm says already that records are lost.
+    told: bool,
 }
 
-/// Removes records of steps from `step` on: they will be written again. Returns the last value of each metric and
-/// the number of alarms. Lines that stay are kept byte for byte: a number that is read and printed again may lose its last bit.
-fn cut_records(path: &Path, step: u64) -> Result<(Vec<(String, f64)>, usize), TrainError> {
+/// Removes records of steps from `step` on: they will be written again. Lines that stay are kept byte for byte: a number that is
+/// read and printed again may lose its last bit.
+fn cut_records(path: &Path, step: u64) -> Result<Kept, TrainError> {
+    let mut found = Kept::default();
     if !path.exists() {
-        return Ok((Vec::new(), 0));
+        return Ok(found);
     }
     // Opening for appending first removes a line that the killed process left unfinished.
     JsonlWriter::open(path)?;
@@ -247,14 +300,21 @@ fn cut_records(path: &Path, step: u64) -> Result<(Vec<(String, f64)>, usize), Tr
         .flat_map(|(line, _)| line.iter().copied())
         .collect();
     write_atomic(path, &kept)?;
-    let (mut last, mut alarms) = (Vec::new(), 0);
+    let mut steps = BTreeSet::new();
     for record in records.into_iter().filter(|r| at(r) < step) {
         match record {
-            Record::Metric { name, value, .. } => remember(&mut last, &name, value),
-            Record::Alarm { .. } => alarms += 1,
+            Record::Metric { name, value, step, .. } => {
+                steps.insert(step);
+                remember(&mut found.last, &name, value);
+            }
+            Record::Alarm { monitor, .. } => {
+                found.alarms += 1;
+                found.told |= monitor == LOST;
+            }
         }
     }
-    Ok((last, alarms))
+    found.steps = steps.len() as u64;
+    Ok(found)
 }
 
 fn remember(last: &mut Vec<(String, f64)>, name: &str, value: f64) {
@@ -273,7 +333,11 @@ impl Run<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         let total = self.config.steps;
-        let mut stopped_early = false;
+        // A run that had stopped when it was called again, or was killed before it could hand on its model, has still stopped.
+        let mut stopped_early = self.config.gives_up(self.state.since_best);
+        if self.state.step >= total || stopped_early {
+            observer.note("it had ended; nothing is trained, and its model is written again");
+        }
         while self.state.step < total && !stopped_early {
             let began = Instant::now();
             let step = self.state.step;
@@ -291,6 +355,7 @@ impl Run<'_> {
             if evaluate {
                 let found = stage.evaluate()?;
                 stopped_early = self.judge(&found);
+                stage.notes().iter().for_each(|note| observer.note(note));
                 metrics.extend(found);
             }
             self.record(stage.name(), step, &metrics, observer)?;
@@ -341,16 +406,18 @@ impl Run<'_> {
     /// Compares an evaluation with the best one; true where the run should end.
     fn judge(&mut self, found: &Metrics) -> bool {
         let Some(stop) = &self.config.early_stop else { return false };
-        let Some((_, value)) = found.iter().find(|(n, _)| *n == stop.metric) else { return false };
+        // A metric that was left out because it is no number is no improvement.
+        let value = found.iter().find(|(n, _)| *n == stop.metric).map(|(_, v)| *v);
         let better =
-            self.state.best.is_none_or(|b| if stop.larger { *value > b.value } else { *value < b.value });
-        if better {
-            self.state.best = Some(Best { step: self.state.step, value: *value });
-            self.state.since_best = 0;
-        } else {
-            self.state.since_best += 1;
+            |v: f64| self.state.best.is_none_or(|b| if stop.larger { v > b.value } else { v < b.value });
+        match value.filter(|v| better(*v)) {
+            Some(value) => {
+                self.state.best = Some(Best { step: self.state.step, value });
+                self.state.since_best = 0;
+            }
+            None => self.state.since_best += 1,
         }
-        stop.patience > 0 && self.state.since_best >= stop.patience
+        self.config.gives_up(self.state.since_best)
     }
 
     fn checkpoint<S: Stage>(&mut self, stage: &mut S, adam: &AdamW) -> Result<(), TrainError> {
@@ -375,11 +442,44 @@ impl Run<'_> {
         }
         let model = self.dir.join("model");
         stage.export(&model)?;
+        let (events, ended) = (self.dir.join("events.out.tfevents.0.ocelli"), self.dir.join("outcome.json"));
+        if self.lost && ended.exists() {
+            // What was measured is not in the records any more, but it was summed up.
+            let known: Outcome = serde_json::from_slice(&read_bounded(&ended, MAX_JSON)?)
+                .map_err(|e| TrainError::Data(format!("{}: {e}", ended.display())))?;
+            if known.steps == self.state.step {
+                return Ok(Outcome { model: Some(model), ..known });
+            }
+        }
         let records: Vec<Record> = read_jsonl(&self.dir.join("metrics.jsonl"))?;
-        write_atomic(&self.dir.join("events.out.tfevents.0.ocelli"), &tensorboard::event_file(&records))?;
+        write_atomic(&events, &tensorboard::event_file(&records))?;
         let outcome = self.outcome(false, stopped_early, Some(model));
-        write_atomic(&self.dir.join("outcome.json"), format!("{:#}\n", json!(outcome)).as_bytes())?;
+        write_atomic(&ended, format!("{:#}\n", json!(outcome)).as_bytes())?;
         Ok(outcome)
+    }
+
+    /// Says, to whoever watches and in the records themselves, that records are lost; the training does not depend on them.
+    fn tell_loss(
+        &mut self,
+        stage: &str,
+        kept: u64,
+        told: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let steps = self.state.step;
+        let message = format!(
+            "metrics.jsonl holds {kept} of the {steps} steps that were trained: the others are lost. The training itself does \
+             not depend on them"
+        );
+        observer.note(&message);
+        if told {
+            return Ok(());
+        }
+        // With the number of the last step, so that it stays when the run is resumed once more.
+        let step = steps.saturating_sub(1);
+        self.log.push(&Record::Alarm { stage: stage.into(), step, monitor: LOST.into(), message })?;
+        self.alarms += 1;
+        Ok(())
     }
 
     fn outcome(&self, interrupted: bool, stopped_early: bool, model: Option<PathBuf>) -> Outcome {

@@ -18,9 +18,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::TrainError;
+use crate::identity::{Identity, Place};
 use crate::losses::{Normaliser, Reduction, cross_entropy};
+use crate::metric_names::MetricNames;
 use crate::observe::Observer;
 use crate::optim::{OptimizerConfig, Precision, prepare};
+use crate::ranges;
 use crate::responses::{Pack, Pass, Response, TokenGrads, learn, micro_batches, score};
 use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 
@@ -85,42 +88,79 @@ struct Sft<'a> {
     model: Vlm,
     train: &'a [Response],
     held_out: &'a [Response],
+    notes: Vec<String>,
 }
 
 /// Trains `model` on `train` in the run directory `dir`, and returns it. The loss per token on `held_out` is `eval/loss`, its
 /// exponential `eval/perplexity`.
-pub fn run(
+pub fn run<'a>(
+    config: &SftConfig,
+    model: Vlm,
+    train: &[Response],
+    held_out: &[Response],
+    place: impl Into<Place<'a>>,
+    observer: &mut dyn Observer,
+) -> Result<(Vlm, Outcome), TrainError> {
+    let (model, identity) = ready(config, model, train, held_out)?;
+    let at = identity.open(place, observer)?;
+    let mut stage = Sft { config, model, train, held_out, notes: Vec::new() };
+    let outcome = run::run(&mut stage, &at, &config.run, &config.optimizer, observer)?;
+    Ok((stage.model, outcome))
+}
+
+/// Everything that [`run`] checks before its first step; nothing is written.
+pub fn check<'a>(
+    config: &SftConfig,
+    model: Vlm,
+    train: &[Response],
+    held_out: &[Response],
+    place: impl Into<Place<'a>>,
+) -> Result<(), TrainError> {
+    let (mut model, identity) = ready(config, model, train, held_out)?;
+    run::rehearse(&mut model.params, &identity, place.into(), &config.optimizer)
+}
+
+fn ready(
     config: &SftConfig,
     mut model: Vlm,
     train: &[Response],
     held_out: &[Response],
-    dir: &Path,
-    observer: &mut dyn Observer,
-) -> Result<(Vlm, Outcome), TrainError> {
+) -> Result<(Vlm, Identity), TrainError> {
     config.validate(train, held_out)?;
+    let identity = Identity::new(config)?.model("the base model", &model)?;
+    let identity = identity.responses("training examples", train).responses("held-out examples", held_out);
     prepare(&mut model, &config.optimizer, config.precision, config.run.seed)?;
-    let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
-    let mut stage = Sft { config, model, train, held_out };
-    let outcome = run::run(&mut stage, dir, &config.run, &config.optimizer, &resolved, observer)?;
-    Ok((stage.model, outcome))
+    Ok((model, identity))
 }
 
 impl SftConfig {
+    /// Checks what can be checked without data and model.
+    pub fn validate_settings(&self) -> Result<(), TrainError> {
+        ranges::whole("run.steps", self.run.steps, 1, ranges::MAX_STEPS)?;
+        ranges::batch("batch", self.batch, self.rows)?;
+        ranges::reduction("reduction", self.reduction)?;
+        self.optimizer.validate()
+    }
+
+    /// The metrics of a run.
+    fn metrics(held_out: usize) -> MetricNames {
+        MetricNames::new("sft", &["token_loss"]).evaluated(held_out, &["eval/loss", "eval/perplexity"])
+    }
+
     /// Checks settings and data before any training.
     pub fn validate(&self, train: &[Response], held_out: &[Response]) -> Result<(), TrainError> {
         if train.is_empty() {
             return Err(TrainError::Data("there is no example to train on".into()));
         }
-        if self.batch == 0 || self.rows == 0 {
-            return Err(TrainError::Config("batch and rows must be at least 1".into()));
-        }
+        self.run.validate(&Self::metrics(held_out.len()))?;
+        self.validate_settings()?;
         for (i, example) in train.iter().enumerate() {
             example.validate(&format!("example {i}"))?;
         }
         for (i, example) in held_out.iter().enumerate() {
             example.validate(&format!("held-out example {i}"))?;
         }
-        self.optimizer.validate()
+        Ok(())
     }
 }
 
@@ -172,7 +212,19 @@ impl Stage for Sft<'_> {
             }
         }
         let loss = sum / n.max(1) as f64;
-        Ok(vec![("eval/loss".into(), loss), ("eval/perplexity".into(), loss.exp())])
+        let mut found = vec![("eval/loss".to_owned(), loss)];
+        match loss.exp() {
+            perplexity if perplexity.is_finite() => found.push(("eval/perplexity".into(), perplexity)),
+            // The loss says the same, and is a number.
+            _ => self
+                .notes
+                .push(format!("eval/perplexity is left out: exp({loss:.1}) is beyond the largest number")),
+        }
+        Ok(found)
+    }
+
+    fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     fn save(&mut self) -> Result<Value, TrainError> {

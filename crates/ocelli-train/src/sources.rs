@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ocelli_agent::pictures::Pictures;
 pub use ocelli_agent::tool_source::ToolSource;
-use ocelli_data::io::{BlobStore, read_jsonl};
+use ocelli_data::io::{BlobStore, read_jsonl, read_jsonl_numbered};
 use ocelli_data::{ContentHash, Message, PreferencePair, Sample, Target, Trajectory};
 use ocelli_model::Checkpoint;
 use ocelli_model::vlm::assembled::Assembly;
@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::examples::{answered, from_dialogue};
 use crate::pairs::{Pair, corrupted};
+use crate::ranges;
 use crate::responses::Response;
 
 /// A model to begin with: exactly one of `tiny`, `path` and `language`.
@@ -56,6 +57,15 @@ pub struct ModelSource {
 impl ModelSource {
     /// Draws or loads the model.
     pub fn load(&self) -> Result<Vlm, TrainError> {
+        for (key, given, used, whose) in [
+            ("eyes", self.eyes.is_some(), self.language.is_some(), "`language`"),
+            ("max_pixels", self.max_pixels.is_some(), self.path.is_none(), "`tiny` and `language`"),
+        ] {
+            if given && !used {
+                let text = format!("model.{key} is set, but it changes nothing here; it belongs to {whose}");
+                return Err(TrainError::Config(text));
+            }
+        }
         match (&self.tiny, &self.path, &self.language) {
             (Some(preset), None, None) => {
                 let mut config = TinyConfig::preset(preset)?;
@@ -164,6 +174,9 @@ pub struct Readings {
 /// Memory for the pictures of a run, given ones and those that tools make, in bytes.
 pub const PICTURE_MEMORY: usize = 4 << 30;
 
+/// Largest number of items of a drawn world.
+const MAX_ITEMS: u64 = 10_000_000;
+
 /// Data of a stage: exactly one kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -232,6 +245,48 @@ impl DataSource {
 
     /// Reads or draws everything, pictures included.
     pub fn load(&self) -> Result<Data, TrainError> {
+        self.load_as("data")
+    }
+
+    /// [`DataSource::load`]; `table` is what the configuration calls this source.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a picture that is not there, a question that asks nothing or that no answer could be right
+    /// for, by its line; a source of no items.
+    pub fn load_as(&self, table: &str) -> Result<Data, TrainError> {
+        if let Some(w) = &self.world {
+            ranges::whole(&format!("{table}.world.count"), w.count, 1, MAX_ITEMS)?;
+        }
+        let most = if self.readings.is_some() { MAX_ITEMS } else { u64::MAX };
+        ranges::whole(&format!("{table}.limit"), self.limit.unwrap_or(1) as u64, 1, most)?;
+        let recorded = self.samples.is_some() || self.trajectories.is_some() || self.pairs.is_some();
+        for (key, given, used, whose) in [
+            ("asks", !self.asks.is_empty(), self.easy_vqa.is_some(), "easy_vqa"),
+            ("conclude", self.conclude != Conclude::default(), self.puzzlevqa.is_some(), "puzzlevqa"),
+            (
+                "split",
+                self.split.is_some(),
+                self.puzzlevqa.is_some() || self.easy_vqa.is_some(),
+                "puzzlevqa and easy_vqa",
+            ),
+            ("pictures", self.pictures.is_some(), recorded, "samples, trajectories and pairs"),
+        ] {
+            if given && !used {
+                let text =
+                    format!("{table}.{key} is set, but it changes nothing here; it belongs to {whose}");
+                return Err(TrainError::Config(text));
+            }
+        }
+        let data = self.read(table)?;
+        if data.questions.is_empty() && data.trajectories.is_empty() && data.pairs.is_empty() {
+            return Err(TrainError::Data(format!(
+                "{table} holds nothing: no question, no trajectory and no pair"
+            )));
+        }
+        Ok(data)
+    }
+
+    fn read(&self, table: &str) -> Result<Data, TrainError> {
         let split = self.split.unwrap_or(Split::Train);
         let limit = self.limit.unwrap_or(usize::MAX);
         let named = [
@@ -245,8 +300,8 @@ impl DataSource {
             self.pairs.is_some(),
         ];
         if named.iter().filter(|n| **n).count() != 1 {
-            let text = "data: name exactly one of world, readings, puzzlevqa, easy_vqa, gsm8k, samples, trajectories, pairs";
-            return Err(TrainError::Config(text.into()));
+            let text = "name exactly one of world, readings, puzzlevqa, easy_vqa, gsm8k, samples, trajectories, pairs";
+            return Err(TrainError::Config(format!("{table}: {text}")));
         }
         let mut data = Data::default();
         let items = match self {
@@ -271,8 +326,12 @@ impl DataSource {
             return Ok(data);
         }
         if let Some(path) = &self.samples {
-            let rows: Vec<Sample> = read_jsonl(path)?;
-            data.questions = rows.into_iter().take(limit).map(|s| (s, None)).collect();
+            for (line, sample) in read_jsonl_numbered::<Sample>(path)?.into_iter().take(limit) {
+                sample.check().map_err(|why| {
+                    TrainError::Data(format!("{}:{line}: sample {}: {why}", path.display(), sample.id))
+                })?;
+                data.questions.push((sample, None));
+            }
         }
         if let Some(path) = &self.trajectories {
             data.trajectories = read_jsonl(path)?;
@@ -349,6 +408,7 @@ impl Data {
     /// What a supervised run learns: recorded trajectories as they are, and questions with their oracle's answer, behind its
     /// conclusion where `reasons` says so.
     pub fn responses(&self, model: &Vlm, reasons: bool) -> Result<Vec<Response>, TrainError> {
+        self.no_pairs("trajectories, or questions with an answer")?;
         let mut out = Vec::with_capacity(self.trajectories.len() + self.questions.len());
         for t in &self.trajectories {
             if !t.ids.is_empty() {
@@ -380,6 +440,7 @@ impl Data {
 
     /// The pairs as the model takes them; questions with an oracle's answer are paired with a wrong one of the same kind.
     pub fn pairs(&self, model: &Vlm) -> Result<Vec<Pair>, TrainError> {
+        self.no_trajectories("pairs, or questions with an answer to make pairs of")?;
         // Answers to the same kind of question (value, comparison ...) can stand in for one another.
         let kind = |s: &Sample| s.meta.get("skill").and_then(|k| k.as_str()).unwrap_or_default().to_owned();
         let mut pools: HashMap<String, Vec<String>> = HashMap::new();
@@ -391,6 +452,26 @@ impl Data {
         });
         let all: Vec<PreferencePair> = self.pairs.iter().cloned().chain(made).collect();
         all.iter().map(|p| Pair::new(model, p, &self.pictures)).collect()
+    }
+
+    /// Refuses recorded trajectories where what is trained on is something else, which `wanted` says.
+    pub fn no_trajectories(&self, wanted: &str) -> Result<(), TrainError> {
+        match self.trajectories.len() {
+            0 => Ok(()),
+            n => Err(TrainError::Data(format!(
+                "the data are {n} recorded trajectories, which only a supervised run learns from; this one takes {wanted}"
+            ))),
+        }
+    }
+
+    /// Refuses preference pairs where what is trained on is something else, which `wanted` says.
+    pub fn no_pairs(&self, wanted: &str) -> Result<(), TrainError> {
+        match self.pairs.len() {
+            0 => Ok(()),
+            n => Err(TrainError::Data(format!(
+                "the data are {n} preference pairs, which only `mpo` and `reward` learn from; this run takes {wanted}"
+            ))),
+        }
     }
 
     /// The questions, as rollouts take them; drawn ones carry their oracle's plan in `meta.plan`.

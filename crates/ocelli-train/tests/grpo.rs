@@ -15,17 +15,20 @@ use fixture::*;
 use ocelli_agent::pictures::Pictures;
 use ocelli_agent::policy::BoxFuture;
 use ocelli_agent::toolbox::Toolbox;
-use ocelli_data::{Sample, Target, ToolCall};
+use ocelli_data::{ContentHash, Message, Part, Sample, Target, ToolCall};
 use ocelli_tools::{Images, Reply, ToolError, ToolSpec};
+use ocelli_train::advantages::Advantage;
+use ocelli_train::buffer::BufferConfig;
 use ocelli_train::grpo::{self, Count, DynamicSampling, GrpoConfig, GrpoInputs, Partial, PromptFilter};
 use ocelli_train::hybrid_reward::{ModelReward, RewardSpec};
-use ocelli_train::losses::Kl;
+use ocelli_train::losses::{self, Correction, Keep, Kl, Reduction, Surrogate, Weight};
+use ocelli_train::monitors::{Monitor, Rule};
 use ocelli_train::observe::{Observer, Silent};
 use ocelli_train::responses::Response;
 use ocelli_train::rollouts::{OracleConfig, Rollouts};
 use ocelli_train::sft::{self, SftConfig};
 use ocelli_train::shaping::{Overlong, Truncated};
-use ocelli_train::sources::ToolSource;
+use ocelli_train::sources::{DataSource, ToolSource};
 
 fn metrics(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("metrics.jsonl")).expect("metrics")
@@ -268,6 +271,209 @@ fn the_filter_keeps_questions_whose_answers_differ() {
 }
 
 #[test]
+fn every_metric_of_a_run_can_be_watched() {
+    let s = setup(&["measure"]);
+    let m = pupil(&s);
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = GrpoConfig { prompt_filter: Some(PromptFilter { group: 2 }), ..config(4) };
+    c.loss.kl = Some(Kl { beta: 0.1, estimator: Default::default(), importance: false });
+    c.reward = RewardSpec {
+        necessity: 0.1,
+        overlong: Some(Overlong { max: 40, cache: 30, factor: 0.5 }),
+        ..RewardSpec::default()
+    };
+    let text = |c: &GrpoConfig, dir: &Path| {
+        grpo::run(c, s.inputs(m.clone()), dir, &mut Silent).unwrap();
+        metrics(dir)
+    };
+    let partial = GrpoConfig { prompt_filter: None, ..in_pieces(1) };
+    let other = tempfile::tempdir().unwrap();
+    for (config, text) in [(&c, text(&c, dir.path())), (&partial, text(&partial, other.path()))] {
+        let name = |l: &str| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["name"].as_str().map(str::to_owned)
+        };
+        let mut found: std::collections::BTreeSet<String> = text.lines().filter_map(name).collect();
+        assert!(found.contains("eval/accuracy"), "{found:?}");
+        // What a policy calls that does not exist has effects too; nobody can name it before.
+        found.retain(|n| !n.starts_with("eval/tool_") || n.ends_with("/measure"));
+        let watch = |metric: &String| Monitor {
+            metric: metric.clone(),
+            rule: Rule::Above(1e300),
+            window: 2,
+            advice: String::new(),
+        };
+        let mut config = config.clone();
+        config.run.monitors = Some(found.iter().map(watch).collect());
+        grpo::check(&config, s.inputs(m.clone()), Path::new("nowhere")).unwrap();
+    }
+}
+
+/// A header that announces a picture of 20,000 by 20,000 pixels, without the pixels.
+fn huge_png() -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    png.extend([20_000u32, 20_000].iter().flat_map(|n| n.to_be_bytes()));
+    png.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
+    png
+}
+
+#[test]
+fn questions_that_cannot_be_asked_are_refused_before_any_training() {
+    let s = setup(&["measure"]);
+    let dir = tempfile::tempdir().unwrap();
+    let refuse = |change: &dyn Fn(&mut Sample), bytes: Vec<u8>, held_out: bool| {
+        let mut sample = s.train[1].as_ref().clone();
+        sample.id = "odd".into();
+        change(&mut sample);
+        let odd = [s.train[0].clone(), Arc::new(sample)];
+        let mut inputs = s.inputs(model(5));
+        inputs.pictures.put(bytes.into()).unwrap();
+        *(if held_out { &mut inputs.held_out } else { &mut inputs.train }) = &odd;
+        let rehearsed = grpo::check(&config(2), inputs, dir.path()).unwrap_err().to_string();
+        let mut inputs = s.inputs(model(5));
+        *(if held_out { &mut inputs.held_out } else { &mut inputs.train }) = &odd;
+        assert!(grpo::run(&config(2), inputs, dir.path(), &mut Silent).is_err());
+        assert!(!dir.path().join("metrics.jsonl").exists(), "training had begun: {rehearsed}");
+        assert!(rehearsed.contains("sample odd: "), "{rehearsed}");
+        rehearsed
+    };
+    for held_out in [false, true] {
+        for (bytes, expected) in
+            [(huge_png(), "20000x20000"), (b"no picture at all".to_vec(), "not a PNG, JPEG")]
+        {
+            let hash = ContentHash::of(&bytes);
+            let show = |sample: &mut Sample| {
+                sample.messages = vec![Message::user([Part::image(hash), Part::text("How many bars?")])];
+            };
+            let error = refuse(&show, bytes, held_out);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+    assert!(refuse(&|s| s.messages.clear(), vec![], false).contains("messages is empty"));
+    let nothing = |s: &mut Sample| s.target = Target::Text { accepted: vec![] };
+    assert!(refuse(&nothing, vec![], false).contains("target.accepted names no answer"));
+    // In a file, by its line.
+    let path = dir.path().join("questions.jsonl");
+    let good = serde_json::to_string(&Sample {
+        messages: vec![Message::user([Part::text("2 + 2?")])],
+        ..s.train[0].as_ref().clone()
+    });
+    let good = good.unwrap();
+    let source = DataSource { samples: Some(path.clone()), ..DataSource::default() };
+    for (field, expected) in
+        [("messages", "messages is empty"), ("target", "target.accepted names no answer")]
+    {
+        let mut bad: serde_json::Value = serde_json::from_str(&good).unwrap();
+        bad["id"] = "odd".into();
+        bad[field] = match field {
+            "messages" => serde_json::json!([]),
+            _ => serde_json::json!({ "kind": "text", "accepted": [] }),
+        };
+        std::fs::write(&path, format!("{good}\n\n{bad}\n")).unwrap();
+        let error = source.load().unwrap_err().to_string();
+        assert!(error.contains("questions.jsonl:3: sample odd") && error.contains(expected), "{error}");
+    }
+    let nobody =
+        DataSource { world: None, samples: Some(path.clone()), limit: Some(0), ..DataSource::default() };
+    assert!(nobody.load_as("held_out").unwrap_err().to_string().contains("held_out.limit is 0"));
+    std::fs::write(&path, "\n").unwrap();
+    assert!(source.load_as("held_out").unwrap_err().to_string().contains("held_out holds nothing"));
+}
+
+#[test]
+fn settings_outside_their_range_are_refused_by_key_and_value() {
+    let s = setup(&[]);
+    let m = model(5);
+    let dir = tempfile::tempdir().unwrap();
+    type Change = fn(&mut GrpoConfig);
+    let outside: [(Change, &str); 30] = [
+        (|c| c.prompts = 100_000_000, "prompts is 100000000; it must be from 1 to 65536"),
+        (|c| c.group = 60_000, "prompts * group is 180000"),
+        (|c| c.run.steps = 0, "run.steps is 0"),
+        (|c| c.rollout.batch = 0, "rollout.batch is 0"),
+        (|c| c.rollout.temperature = f32::NAN, "rollout.temperature is NaN"),
+        (|c| c.rollout.limits.tokens = 0, "rollout.limits.tokens is 0"),
+        (|c| c.rollout.limits.turns = 0, "rollout.limits.turns is 0"),
+        (|c| c.rollout.limits.context = 10, "rollout.limits.context is 10; it must be above "),
+        (|c| c.rollout.limits.seconds = f64::NAN, "rollout.limits.seconds is NaN"),
+        (|c| c.rollout.tools.call_seconds = -1.0, "rollout.tools.call_seconds is -1"),
+        (|c| c.loss.surrogate = clip(2.0, None, None), "surrogate low is 2"),
+        (|c| c.loss.surrogate = clip(f64::NAN, None, None), "surrogate low is NaN"),
+        (|c| c.loss.surrogate = clip(0.2, Some(f64::NAN), None), "surrogate dual is NaN"),
+        (|c| c.loss.surrogate = clip(0.2, None, Some(f64::NAN)), "surrogate cap is NaN"),
+        (
+            |c| c.loss.reduction = Reduction::Constant { length: f64::NAN },
+            "loss.reduction.constant.length is NaN",
+        ),
+        (|c| c.loss.entropy_bonus = 1e300, "loss.entropy_bonus is 1"),
+        (|c| c.advantage = Advantage::Standardised { epsilon: -1.0 }, "advantage.standardised.epsilon is -1"),
+        (
+            |c| c.advantage = Advantage::Standardised { epsilon: f64::NAN },
+            "advantage.standardised.epsilon is NaN",
+        ),
+        (
+            |c| c.buffer = Some(BufferConfig { correction: Some(5.0), ..Default::default() }),
+            "buffer.correction is 5",
+        ),
+        (|c| c.buffer = Some(BufferConfig { alpha: f64::NAN, ..Default::default() }), "buffer.alpha is NaN"),
+        (|c| c.buffer = Some(BufferConfig { capacity: 0, ..Default::default() }), "buffer.capacity is 0"),
+        (|c| c.mismatch = kept(3.0, 2.0), "mismatch.keep.token.low is 3"),
+        (|c| c.mismatch = kept(f64::NAN, 2.0), "mismatch.keep.token.low is NaN"),
+        (|c| c.mismatch = kept(0.5, 0.6), "mismatch.keep.token.high is 0.6"),
+        (
+            |c| c.mismatch = Some(Correction { weight: Weight::Token { cap: -1.0 }, ..Default::default() }),
+            "mismatch.weight.token.cap is -1",
+        ),
+        (
+            |c| c.mismatch = Some(Correction { keep: Keep::K3 { max: f64::NAN }, ..Default::default() }),
+            "mismatch.keep.k3.max is NaN",
+        ),
+        (|c| c.reward.rules[0].weight = 1e308, "reward.rules[0].weight is 1"),
+        (|c| c.reward.necessity = f64::NAN, "reward.necessity is NaN"),
+        (
+            |c| c.reward.overlong = Some(Overlong { max: 40, cache: 30, factor: f64::NAN }),
+            "reward.overlong.factor is NaN",
+        ),
+        (
+            |c| {
+                let watch = "buffer/fill".to_owned();
+                let rule = Rule::Below(0.5);
+                c.buffer = None;
+                c.run.monitors =
+                    Some(vec![Monitor { metric: watch, rule, window: 2, advice: String::new() }]);
+            },
+            "`buffer/fill`, which is measured only with train.buffer",
+        ),
+    ];
+    for (change, expected) in outside {
+        let mut config = config(2);
+        change(&mut config);
+        let error = grpo::check(&config, s.inputs(m.clone()), dir.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected} is missing in: {error}");
+        let run = grpo::run(&config, s.inputs(m.clone()), dir.path(), &mut Silent).unwrap_err().to_string();
+        assert_eq!(run, error);
+    }
+    let judge = Box::leak(Box::new(m.clone()));
+    judge.add_value_head(1).unwrap();
+    let mut inputs = s.inputs(m.clone());
+    inputs.reward_model = Some(judge);
+    let error = grpo::check(&config(2), inputs, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("reward.model does not weigh it"), "{error}");
+    let rollouts = Rollouts::new(&m, &rollout_config(), s.pictures(), None).unwrap();
+    for calling in [2.0, f64::NAN, -5.0] {
+        let error = rollouts.lessons(&m, &s.train, calling, None).unwrap_err().to_string();
+        assert!(error.contains(&format!("calling is {calling}")), "{error}");
+    }
+}
+
+fn clip(low: f64, dual: Option<f64>, cap: Option<f64>) -> Surrogate {
+    Surrogate::Clip { low, high: 0.2, level: losses::Level::Token, dual, cap }
+}
+
+fn kept(low: f64, high: f64) -> Option<Correction> {
+    Some(Correction { keep: Keep::Token { low, high }, ..Correction::default() })
+}
+
+#[test]
 fn impossible_runs_are_refused_before_they_begin() {
     let s = setup(&["measure"]);
     let m = model(5);
@@ -281,7 +487,9 @@ fn impossible_runs_are_refused_before_they_begin() {
     };
     let good = config(2);
     let same = |_: &mut GrpoInputs<'_>| {};
-    assert!(refuse(&GrpoConfig { group: 1, ..good.clone() }, &same).contains("group 1 at least 2"));
+    assert!(
+        refuse(&GrpoConfig { group: 1, ..good.clone() }, &same).contains("group is 1; it must be from 2")
+    );
     let partial = Some(Partial { ahead: 4, tokens: 9, max_staleness: 1 });
     assert!(refuse(&GrpoConfig { partial, ..good.clone() }, &same).contains("ahead 4 at most prompts (3)"));
     let filter = Some(PromptFilter { group: 1 });
@@ -301,10 +509,10 @@ fn impossible_runs_are_refused_before_they_begin() {
     let mut nan = good.clone();
     nan.reward.rules[0].weight = f64::NAN;
     let error = refuse(&nan, &same);
-    assert!(error.contains("reward.rules") && error.contains("finite"), "{error}");
+    assert!(error.contains("reward.rules[0].weight is NaN"), "{error}");
     let mut cold = good.clone();
     cold.rollout.temperature = 0.0;
-    assert!(refuse(&cold, &same).contains("temperature 0"));
+    assert!(refuse(&cold, &same).contains("rollout.temperature is 0"));
     let unknown = serde_json::from_str::<GrpoConfig>(r#"{"promts": 3}"#).unwrap_err().to_string();
     assert!(unknown.contains("unknown field `promts`"), "{unknown}");
     let tool = ToolSource::of(&["mesure"]).load_embedded().err().map(|e| e.to_string());

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use fixture::*;
 use ocelli_tensor::{Grads, ParamId};
+use ocelli_train::losses::Reduction;
+use ocelli_train::monitors::{Monitor, Rule};
 use ocelli_train::mpo::{self, MpoConfig};
 use ocelli_train::observe::Silent;
 use ocelli_train::responses::{Pack, Pass, Response, TokenGrads, learn, micro_batches};
@@ -352,6 +354,46 @@ fn mpo_resumes_with_its_shift() {
     assert_eq!(metrics(whole.path()), metrics(parts.path()));
 }
 
+fn adapters(targets: &[&str], alpha: f32) -> Option<Adapters> {
+    Some(Adapters { rank: 2, alpha, targets: targets.iter().map(|t| (*t).to_owned()).collect() })
+}
+
+fn stop(metric: &str, patience: u64) -> Option<EarlyStop> {
+    Some(EarlyStop { metric: metric.into(), larger: false, patience })
+}
+
+fn monitor(metric: &str, window: usize) -> Monitor {
+    Monitor { metric: metric.into(), rule: Rule::Above(1e300), window, advice: String::new() }
+}
+
+#[test]
+fn every_metric_of_a_run_can_be_watched() {
+    let m = model(2);
+    let (train, pairs) = (examples(&m, 4, 1), pairs(&m, 4, 1));
+    let names = |dir: &Path| {
+        let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        let name = |l: &str| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["name"].as_str().map(str::to_owned)
+        };
+        let found: std::collections::BTreeSet<String> = text.lines().filter_map(name).collect();
+        assert!(found.iter().any(|n| n.starts_with("eval/")), "{found:?}");
+        Some(found.iter().map(|n| monitor(n, 2)).collect::<Vec<_>>())
+    };
+    let (dirs, run) = (["a", "b", "c"].map(|_| tempfile::tempdir().unwrap()), run_config(2));
+    let mut c = sft_config(2);
+    sft::run(&c, m.clone(), &train, &train, dirs[0].path(), &mut Silent).unwrap();
+    c.run.monitors = names(dirs[0].path());
+    sft::check(&c, m.clone(), &train, &train, Path::new("nowhere")).unwrap();
+    let mut c = MpoConfig { run: run.clone(), batch: 2, ..MpoConfig::default() };
+    mpo::run(&c, m.clone(), &pairs, &pairs, dirs[1].path(), &mut Silent).unwrap();
+    c.run.monitors = names(dirs[1].path());
+    mpo::check(&c, m.clone(), &pairs, &pairs, Path::new("nowhere")).unwrap();
+    let mut c = RewardConfig { run, batch: 2, ..RewardConfig::default() };
+    reward_model::run(&c, m.clone(), &pairs, &pairs, dirs[2].path(), &mut Silent).unwrap();
+    c.run.monitors = names(dirs[2].path());
+    reward_model::check(&c, m, &pairs, &pairs, Path::new("nowhere")).unwrap();
+}
+
 #[test]
 fn impossible_runs_are_refused_before_they_begin() {
     let dir = tempfile::tempdir().unwrap();
@@ -384,6 +426,59 @@ fn impossible_runs_are_refused_before_they_begin() {
     let error = reward_model::run(&RewardConfig::default(), m.clone(), &pairs, &[], dir.path(), &mut Silent)
         .unwrap_err();
     assert!(error.to_string().contains("1 ties are left out"), "{error}");
+    // Every setting with a range refuses what lies outside, NaN above all, by its key and value.
+    type Change = fn(&mut SftConfig);
+    let outside: [(Change, &str); 19] = [
+        (|c| c.batch = 1_000_000_000_000, "batch is 1000000000000; it must be from 1 to 65536"),
+        (|c| c.rows = 0, "rows is 0"),
+        (|c| c.run.steps = u64::MAX, "run.steps is 18446744073709551615"),
+        (|c| c.reduction = Reduction::Constant { length: 0.0 }, "reduction.constant.length is 0"),
+        (|c| c.reduction = Reduction::Constant { length: f64::NAN }, "reduction.constant.length is NaN"),
+        (|c| c.optimizer.lr.language = 1e39, "optimizer.lr.language is 1"),
+        (|c| c.optimizer.lr.language = 1e-60, "optimizer.lr.language is 0.000"),
+        (|c| c.optimizer.lr.language = -1.0, "optimizer.lr.language is -1"),
+        (|c| c.optimizer.weight_decay = f32::NAN, "optimizer.weight_decay is NaN"),
+        (|c| c.optimizer.lora = adapters(&["q_proj"], f32::NAN), "optimizer.lora.alpha is NaN"),
+        (|c| c.optimizer.lora = adapters(&[], 1.0), "optimizer.lora.targets is empty"),
+        (|c| c.optimizer.lora = adapters(&["q_proj", "q_proj"], 1.0), "names `q_proj` twice"),
+        (|c| c.optimizer.lora = adapters(&["q_proj", "v_projj"], 1.0), "ends in `v_projj`; there are: "),
+        (
+            |c| {
+                c.optimizer.lora = adapters(&["q_proj"], 1.0);
+                c.optimizer.lr.language = 0.0;
+            },
+            "optimizer.lr.language is 0: adapters belong",
+        ),
+        (
+            |c| c.run.early_stop = stop("eval/loss", 2),
+            "run.early_stop.metric is `eval/loss`, which is measured only with held-out",
+        ),
+        (|c| c.run.monitors = Some(vec![monitor("token_los", 3)]), "did you mean `token_loss`?"),
+        (|c| c.run.monitors = Some(vec![monitor("reward", 3)]), "is no metric of this sft run"),
+        (|c| c.run.monitors = Some(vec![monitor("loss", 0)]), "run.monitors[0].window is 0"),
+        (
+            |c| c.run.monitors = Some(vec![Monitor { rule: Rule::Above(f64::NAN), ..monitor("loss", 3) }]),
+            "rule is NaN",
+        ),
+    ];
+    for (change, expected) in outside {
+        let mut config = sft_config(3);
+        change(&mut config);
+        let error = refuse(&config, &train);
+        assert!(error.contains(expected), "{expected} is missing in: {error}");
+        let rehearsed = sft::check(&config, m.clone(), &train, &[], dir.path()).unwrap_err().to_string();
+        assert_eq!(rehearsed, error);
+    }
+    let mut early = sft_config(3);
+    for (metric, every, expected) in [
+        ("eval/los", 1, "did you mean `eval/loss`?"),
+        ("loss", 1, "is no evaluation metric"),
+        ("eval/loss", 0, "run.eval_every is 0"),
+    ] {
+        (early.run.early_stop, early.run.eval_every) = (stop(metric, 2), every);
+        let error = sft::check(&early, m.clone(), &train, &train, dir.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected} is missing in: {error}");
+    }
     let unknown = serde_json::from_str::<SftConfig>(r#"{"bacth": 3}"#).unwrap_err().to_string();
     assert!(unknown.contains("unknown field `bacth`"), "{unknown}");
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use ocelli_data::ContentHash;
 use ocelli_train::OptimizerConfig;
+use ocelli_train::grpo::GrpoConfig;
 use ocelli_train::hybrid_reward::{Judge, RewardSpec};
 use ocelli_train::run::RunConfig;
 use serde_json::json;
@@ -47,6 +48,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     "stage `{name}`: data is empty; name stages of questions or trajectories"
                 );
                 learns(name, &s.train.optimizer, &s.train.run, s.train.batch)?;
+                s.train.validate_settings().with_context(|| format!("stage `{name}`, `train`"))?;
             }
             Stage::Reward(r) => {
                 ensure!(
@@ -54,6 +56,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     "stage `{name}`: pairs is empty; name stages of preference pairs"
                 );
                 learns(name, &r.train.optimizer, &r.train.run, r.train.batch)?;
+                r.train.validate_settings().with_context(|| format!("stage `{name}`, `train`"))?;
             }
             Stage::Mpo(m) => {
                 ensure!(
@@ -61,6 +64,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     "stage `{name}`: pairs is empty; name stages of preference pairs"
                 );
                 learns(name, &m.train.optimizer, &m.train.run, m.train.batch)?;
+                m.train.validate_settings().with_context(|| format!("stage `{name}`, `train`"))?;
             }
             Stage::Grpo(g) => {
                 learns(name, &g.train.optimizer, &g.train.run, g.train.prompts)?;
@@ -83,6 +87,8 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
                     !g.tools || !config.tools.is_none(),
                     "stage `{name}`: tools are wanted, but the pipeline's `tools` is empty; name some or set tools = false"
                 );
+                let train = GrpoConfig { rollout: config.rollout.clone(), ..g.train.clone() };
+                train.validate_settings().with_context(|| format!("stage `{name}`, `train`"))?;
             }
             _ => {}
         }

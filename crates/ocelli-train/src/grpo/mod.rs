@@ -32,8 +32,8 @@ mod evaluate;
 mod partial;
 mod stage;
 mod table;
+mod validate;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ocelli_agent::pictures::Pictures;
@@ -45,7 +45,8 @@ use serde::{Deserialize, Serialize};
 use crate::advantages::{Advantage, Combine, RewardKl};
 use crate::buffer::BufferConfig;
 use crate::error::TrainError;
-use crate::hybrid_reward::{Judge, RewardSpec};
+use crate::hybrid_reward::RewardSpec;
+use crate::identity::{Identity, Place};
 use crate::losses::{Correction, PolicyLoss};
 use crate::observe::Observer;
 use crate::optim::{OptimizerConfig, Precision, prepare};
@@ -163,54 +164,6 @@ impl Default for GrpoConfig {
     }
 }
 
-impl GrpoConfig {
-    /// Checks settings and data before any training.
-    pub fn validate(&self, inputs: &GrpoInputs<'_>) -> Result<(), TrainError> {
-        self.validate_numbers()?;
-        Judge::new(&self.reward, inputs.reward_model, self.rows)?;
-        check_questions(inputs.train, inputs.held_out, &inputs.pictures)?;
-        Rollouts::new(&inputs.model, &self.rollout, inputs.pictures.clone(), inputs.toolbox.clone())?;
-        self.optimizer.validate()
-    }
-
-    fn validate_numbers(&self) -> Result<(), TrainError> {
-        let bad = |text: String| Err(TrainError::Config(text));
-        if self.prompts == 0 || self.group < 2 || self.rows == 0 {
-            return bad(format!(
-                "prompts {} and rows {} must be at least 1, group {} at least 2",
-                self.prompts, self.rows, self.group
-            ));
-        }
-        self.validate_advantages()?;
-        if let Err(e) = self.loss.validate() {
-            return bad(format!("loss: {e}"));
-        }
-        if let Some(b) = &self.buffer {
-            let numbers = [b.alpha, b.decay, b.correction.unwrap_or(0.0), b.max_drift.unwrap_or(0.0)];
-            if b.capacity == 0 || b.per_prompt == 0 || numbers.iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
-                return bad(format!(
-                    "buffer: capacity and per_prompt must be at least 1, all numbers zero or more: {b:?}"
-                ));
-            }
-        }
-        if self.dynamic.is_some_and(|d| d.rounds == 0) {
-            return bad("dynamic.rounds must be at least 1".into());
-        }
-        if let Some(filter) = self.prompt_filter.filter(|f| f.group < 2) {
-            return bad(format!("prompt_filter: group {} must be at least 2", filter.group));
-        }
-        if let Some(partial) = &self.partial {
-            partial.validate(self.prompts)?;
-            if self.dynamic.is_some() {
-                return bad(
-                    "`partial` and `dynamic` cannot be combined: resampling needs complete groups".into()
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What a GRPO run works on.
 pub struct GrpoInputs<'a> {
     /// The policy.
@@ -227,14 +180,18 @@ pub struct GrpoInputs<'a> {
     pub reward_model: Option<&'a Vlm>,
 }
 
-/// Trains the policy in the run directory `dir` and returns it.
-pub fn run(
+/// Trains the policy in the run directory and returns it.
+pub fn run<'a>(
     config: &GrpoConfig,
     inputs: GrpoInputs<'_>,
-    dir: &Path,
+    place: impl Into<Place<'a>>,
     observer: &mut dyn Observer,
 ) -> Result<(Vlm, Outcome), TrainError> {
-    config.validate(&inputs)?;
+    for note in config.validate(&inputs)? {
+        observer.note(&note);
+    }
+    let identity = identity(config, &inputs)?;
+    let at = identity.open(place, observer)?;
     let GrpoInputs { mut model, train, held_out, pictures, toolbox, reward_model } = inputs;
     // The reference shares the memory of every parameter that training leaves alone.
     let needs_reference = config.loss.kl.is_some() || config.reward_kl.is_some();
@@ -251,27 +208,36 @@ pub fn run(
         None => None,
     };
     let rollouts = Rollouts::new(&model, &config.rollout, pictures, toolbox)?;
-    let resolved = serde_json::to_value(config).map_err(|e| TrainError::Config(e.to_string()))?;
-    let mut stage = stage::Grpo::new(config, model, reference, rollouts, train, held_out, reward_model, dir)?;
-    let outcome = run::run(&mut stage, dir, &config.run, &config.optimizer, &resolved, observer)?;
+    let mut stage =
+        stage::Grpo::new(config, model, reference, rollouts, train, held_out, reward_model, at.dir())?;
+    let outcome = run::run(&mut stage, &at, &config.run, &config.optimizer, observer)?;
     Ok((stage.model, outcome))
 }
 
-/// There are questions, and every picture that they name can be had.
-fn check_questions(
-    train: &[Arc<Sample>],
-    held_out: &[Arc<Sample>],
-    pictures: &Pictures,
-) -> Result<(), TrainError> {
-    if train.is_empty() {
-        return Err(TrainError::Data("there is no question to train on".into()));
+/// Everything that [`run`] checks before its first step; nothing is written. Returns what should be said although it is no
+/// reason not to train.
+pub fn check<'a>(
+    config: &GrpoConfig,
+    mut inputs: GrpoInputs<'_>,
+    place: impl Into<Place<'a>>,
+) -> Result<Vec<String>, TrainError> {
+    let notes = config.validate(&inputs)?;
+    let identity = identity(config, &inputs)?;
+    let model = &mut inputs.model;
+    prepare(model, &config.optimizer, config.precision, config.run.seed)?;
+    run::rehearse(&mut model.params, &identity, place.into(), &config.optimizer)?;
+    Ok(notes)
+}
+
+fn identity(config: &GrpoConfig, inputs: &GrpoInputs<'_>) -> Result<Identity, TrainError> {
+    let identity = Identity::new(config)?
+        .model("the base model", &inputs.model)?
+        .samples("questions", inputs.train)?
+        .samples("held-out questions", inputs.held_out)?;
+    let specs = inputs.toolbox.as_ref().map(|t| t.specs());
+    let identity = identity.tools(specs.as_deref().unwrap_or_default());
+    match inputs.reward_model {
+        Some(judge) => identity.model("the reward model", judge),
+        None => Ok(identity),
     }
-    for sample in train.iter().chain(held_out) {
-        for hash in sample.messages.iter().flat_map(|m| m.images()) {
-            if let Err(e) = pictures.get(hash) {
-                return Err(TrainError::Data(format!("sample {}: {e}", sample.id)));
-            }
-        }
-    }
-    Ok(())
 }

@@ -246,13 +246,16 @@ impl PolicyLoss {
         positive("surrogate low", low)?;
         positive("surrogate high", high)?;
         positive("entropy_bonus", self.entropy_bonus)?;
+        // Every condition is written as what must hold, which NaN does not.
+        let holds = |what, value: f64, holds: bool, range| {
+            if holds { Ok(()) } else { Err(LossError::Range { what, value, range }) }
+        };
         if let Surrogate::Clip { level, dual, cap, .. } = self.surrogate {
-            if let Some(value) = dual.filter(|c| *c <= 1.0) {
-                return Err(LossError::Range { what: "surrogate dual", value, range: "above 1" });
-            }
-            if let Some(value) = cap.filter(|c| *c < 1.0 + high) {
-                return Err(LossError::Range { what: "surrogate cap", value, range: "at least 1 + high" });
-            }
+            holds("surrogate low", low, low <= 1.0, "from 0 to 1: a ratio is never below 0")?;
+            let dual = dual.unwrap_or(f64::MAX);
+            holds("surrogate dual", dual, dual > 1.0 && dual.is_finite(), "above 1")?;
+            let cap = cap.unwrap_or(f64::MAX);
+            holds("surrogate cap", cap, cap >= 1.0 + high && cap.is_finite(), "at least 1 + high")?;
             // A ratio of the whole response under a mean over tokens weighs responses by their length unseen.
             if level != Level::Token && self.reduction == Reduction::TokenMean {
                 return Err(LossError::Conflict {
