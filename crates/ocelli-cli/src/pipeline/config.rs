@@ -24,6 +24,7 @@
 //! `tools` can be a table as well, with `detect` and the tools of other servers: see `ocelli_agent::tool_source`.
 //! Stages run in the order of the file and name the stages before them.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -36,7 +37,9 @@ use ocelli_train::reward_model::RewardConfig;
 use ocelli_train::rollouts::{OracleConfig, RolloutConfig};
 use ocelli_train::sft::SftConfig;
 use ocelli_train::sources::{DataSource, ModelSource};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A whole pipeline.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -76,7 +79,7 @@ pub(crate) enum Kind {
 }
 
 /// One stage.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Stage {
     Questions(Questions),
@@ -89,6 +92,72 @@ pub(crate) enum Stage {
     Mpo(Mpo),
     Grpo(Box<Grpo>),
     Evaluate(Evaluate),
+}
+
+/// The values of `kind`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Named {
+    Questions,
+    Model,
+    Assemble,
+    Trajectories,
+    Sft,
+    Pairs,
+    Reward,
+    Mpo,
+    Grpo,
+    Evaluate,
+}
+
+/// Reads the settings of each kind straight from the file where `kind` stands first, as it should: then an error names the key
+/// and its line. (What serde derives for a tagged enum reads a table into memory before it looks at it, and forgets the lines.)
+impl<'de> Deserialize<'de> for Stage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = Stage;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table with the `kind` of the stage and its settings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Stage, A::Error> {
+                let missing = || A::Error::missing_field("kind");
+                let first: String = map.next_key()?.ok_or_else(missing)?;
+                if first == "kind" {
+                    let kind = map.next_value()?;
+                    return Stage::of(kind, MapAccessDeserializer::new(map));
+                }
+                let mut rest = toml::Table::new();
+                rest.insert(first, map.next_value()?);
+                while let Some((key, value)) = map.next_entry::<String, toml::Value>()? {
+                    rest.insert(key, value);
+                }
+                let kind = rest.remove("kind").ok_or_else(missing)?;
+                let read = kind.try_into().and_then(|kind| Stage::of(kind, toml::Value::Table(rest)));
+                read.map_err(A::Error::custom)
+            }
+        }
+        deserializer.deserialize_map(Table)
+    }
+}
+
+impl Stage {
+    fn of<'de, D: Deserializer<'de>>(kind: Named, settings: D) -> Result<Self, D::Error> {
+        Ok(match kind {
+            Named::Questions => Self::Questions(Deserialize::deserialize(settings)?),
+            Named::Model => Self::Model(Deserialize::deserialize(settings)?),
+            Named::Assemble => Self::Assemble(Deserialize::deserialize(settings)?),
+            Named::Trajectories => Self::Trajectories(Deserialize::deserialize(settings)?),
+            Named::Sft => Self::Sft(Deserialize::deserialize(settings)?),
+            Named::Pairs => Self::Pairs(Deserialize::deserialize(settings)?),
+            Named::Reward => Self::Reward(Deserialize::deserialize(settings)?),
+            Named::Mpo => Self::Mpo(Deserialize::deserialize(settings)?),
+            Named::Grpo => Self::Grpo(Deserialize::deserialize(settings)?),
+            Named::Evaluate => Self::Evaluate(Deserialize::deserialize(settings)?),
+        })
+    }
 }
 
 /// Questions with their pictures, drawn or read.
