@@ -3,8 +3,8 @@
 //! ```text
 //! runs/charts/
 //!   config.toml            resolved configuration
-//!   environment.json       version, processor, threads, seed
-//!   summary.json           RunSummary
+//!   environment.json       version and build, processor, threads, memory, seed, hashes of the data
+//!   summary.json           RunSummary; written as each stage begins, so that an interrupted run is told as such
 //!   metrics.jsonl          Record rows of all stages
 //!   items/<arm>.jsonl      ItemResult rows, one file an arm
 //!   samples.jsonl          a few trajectories to look at; their images are in blobs/
@@ -56,6 +56,9 @@ pub struct Arm {
     /// The evaluation that it belongs to, where a run has several; arms of different ones answered different questions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub set: String,
+    /// Identifier of the arm whose model this one's began from, asked the same way: what the arm is to be compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_from: Option<String>,
 }
 
 /// One stage as it ran.
@@ -63,7 +66,7 @@ pub struct Arm {
 pub struct StageRun {
     /// Name, e.g. `grpo`.
     pub name: String,
-    /// Wall time in seconds of the run that did the work.
+    /// Wall time in seconds of the run that did the work, interrupted attempts included.
     pub seconds: f64,
     /// One line for people: what came out.
     pub outcome: String,
@@ -98,4 +101,7 @@ pub struct RunSummary {
     pub stages: Vec<StageRun>,
     /// Numbers worth knowing beside the accuracies.
     pub facts: Vec<Fact>,
+    /// The stage that is under way; absent where the run is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<String>,
 }

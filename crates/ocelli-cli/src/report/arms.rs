@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use ocelli_data::run::{Arm, ItemResult};
 use ocelli_eval::stats;
 
-use super::page::{escape, section, table};
+use super::page::{escape, prose, section, table};
 use super::plot::{self, IntervalRow};
 use super::read::Run;
 
@@ -43,21 +43,36 @@ fn guessing<'a>(items: impl Iterator<Item = &'a ItemResult>) -> Option<f64> {
 
 /// Title, what was done, and accuracy of every arm with its interval.
 pub(super) fn headline(run: &Run) -> String {
-    let seconds: f64 = run.summary.stages.iter().map(|s| s.seconds).sum();
     let alarms = match run.alarms.len() {
         0 => "<li>no alarm</li>".to_owned(),
         1 => "<li class=bad>1 alarm</li>".to_owned(),
         n => format!("<li class=bad>{n} alarms</li>"),
     };
     let questions: usize = sets(run).iter().filter_map(|(_, arms)| arms.first().map(|(_, i)| i.len())).sum();
+    let mut chips = Vec::new();
+    if questions > 0 {
+        chips.push(format!("<li>{questions} held-out questions</li>"));
+    }
+    let stages = &run.summary.stages;
+    let seconds: f64 = stages.iter().map(|s| s.seconds).sum();
+    if !stages.is_empty() {
+        let s = if stages.len() == 1 { "" } else { "s" };
+        chips.push(format!("<li>{} stage{s} in {}</li>", stages.len(), clock(seconds)));
+    }
+    chips.push(format!("<li>seed {}</li>", run.summary.seed));
+    let unfinished = run.summary.unfinished.as_ref().map_or_else(String::new, |stage| {
+        format!(
+            "<div class=\"card alarm\"><b>This run is not finished.</b> <code>{}</code> was under way when this page was made; \
+             what stands here is what was there then. The command that began the run goes on with it.</div>",
+            escape(stage)
+        )
+    });
     let mut out = format!(
         "<header><p class=kicker>Ocelli · run report</p><h1>{}</h1><p class=lead>{}</p>\
-         <ul class=chips><li>{questions} held-out questions</li><li>{} stages in {}</li><li>seed {}</li>{alarms}</ul></header>",
+         <ul class=chips>{}{alarms}</ul></header>{unfinished}",
         escape(&run.summary.name),
-        escape(&run.summary.about),
-        run.summary.stages.len(),
-        clock(seconds),
-        run.summary.seed,
+        prose(&run.summary.about),
+        chips.concat(),
     );
     for (set, arms) in sets(run) {
         let row = |(arm, items): &Answered<'_>| {
@@ -140,41 +155,93 @@ impl Paired {
         format!("{:+.1}", self.difference * 100.0)
     }
 
+    /// For a sentence: points with their interval, and what that allows to say where it is little.
+    fn sentence(&self) -> String {
+        if self.only == [0, 0] {
+            return "the same on every question".to_owned();
+        }
+        let shown = if self.low > 0.0 || self.high < 0.0 { "" } else { ", no difference shown" };
+        format!("{} points ({}; p {}{shown})", self.points(), self.interval(), self.p())
+    }
+
     fn interval(&self) -> String {
         format!("{:+.1} to {:+.1}", self.low * 100.0, self.high * 100.0)
     }
 }
 
-/// Two or three sentences: the best arm, and what each trained arm gained over the one before it.
+/// Which arm answers best, or which ones do alike, and what each trained model gained over the one that it began from.
 fn findings(run: &Run) -> String {
     let mut lines = Vec::new();
     for (set, arms) in sets(run) {
-        let best = arms
-            .iter()
-            .filter_map(|(arm, items)| Some((*arm, *items, Run::accuracy(items.iter())?)))
-            .reduce(|a, b| if b.2.mean > a.2.mean { b } else { a });
-        let Some((arm, items, e)) = best else { continue };
         let on = if set.is_empty() { String::new() } else { format!("{}: ", escape(set)) };
-        let mut line = format!(
-            "{on}<b>{}</b> does best with {} % (95 % interval {} to {})",
-            escape(&arm_name(arm)),
-            percent(e.mean),
-            percent(e.interval.low),
-            percent(e.interval.high)
-        );
-        let first = arms.first().filter(|(a, _)| a.id != arm.id);
-        if let Some((base, d)) = first.and_then(|(b, theirs)| Some((*b, Paired::of(items, theirs)?))) {
-            line += &format!(
-                ", {} points against {} ({}; p {})",
-                d.points(),
-                escape(&arm_name(base)),
-                d.interval(),
-                d.p()
-            );
+        lines.extend(best(&arms).map(|line| format!("<li>{on}{line}.</li>")));
+        let mut labels: Vec<&str> = Vec::new();
+        for (arm, _) in arms.iter().filter(|(a, _)| before(a, &arms).is_some()) {
+            if !labels.contains(&arm.label.as_str()) {
+                labels.push(&arm.label);
+            }
         }
-        lines.push(format!("<li>{line}.</li>"));
+        lines.extend(labels.iter().map(|label| format!("<li>{on}{}.</li>", gained(label, &arms))));
     }
     if lines.is_empty() { String::new() } else { format!("<ul class=findings>{}</ul>", lines.concat()) }
+}
+
+/// The arm whose model this one's began from.
+fn before<'a>(arm: &Arm, arms: &[Answered<'a>]) -> Option<Answered<'a>> {
+    let wanted = arm.began_from.as_ref()?;
+    arms.iter().find(|(a, _)| a.id == *wanted).copied()
+}
+
+/// Names as one says them: `a`, `a and b`, `a, b and c`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// The best of the arms; where several have the same accuracy, all of them; else how far behind the next one is.
+fn best(arms: &[Answered<'_>]) -> Option<String> {
+    let known: Vec<_> =
+        arms.iter().filter_map(|(arm, items)| Some((*arm, *items, Run::accuracy(items.iter())?))).collect();
+    let top = known.iter().map(|(_, _, e)| e.mean).max_by(f64::total_cmp)?;
+    let (first, others): (Vec<_>, Vec<_>) = known.into_iter().partition(|(_, _, e)| top - e.mean < 1e-12);
+    let names: Vec<String> = first.iter().map(|(a, ..)| format!("<b>{}</b>", escape(&arm_name(a)))).collect();
+    let (_, items, e) = first.first()?;
+    let does = if first.len() == 1 { "does best" } else { "do equally well" };
+    let each = if first.len() == 1 { "" } else { " each" };
+    let mut line = format!(
+        "{} {does} with {} %{each} (95 % interval {} to {})",
+        listed(&names),
+        percent(e.mean),
+        percent(e.interval.low),
+        percent(e.interval.high)
+    );
+    let next = others.iter().reduce(|a, b| if b.2.mean > a.2.mean { b } else { a });
+    let alike = |mean: f64| others.iter().filter(|o| mean - o.2.mean < 1e-12).count();
+    let more = match next.map_or(0, |n| alike(n.2.mean)) {
+        0 | 1 => String::new(),
+        n => format!(" ({} more have its accuracy)", n - 1),
+    };
+    if let Some((arm, d)) = next.and_then(|(arm, theirs, _)| Some((arm, Paired::of(items, theirs)?))) {
+        line += &format!("; against the next, {}{more}: {}", escape(&arm_name(arm)), d.sentence());
+    }
+    Some(line)
+}
+
+/// What the model of this label gained over the one that it began from, in each way of asking.
+fn gained(label: &str, arms: &[Answered<'_>]) -> String {
+    let mut against = String::new();
+    let mut ways = Vec::new();
+    for (arm, items) in arms.iter().filter(|(a, _)| a.label == label) {
+        let Some((base, theirs)) = before(arm, arms) else { continue };
+        against.clone_from(&base.label);
+        let way = if arm.tools { "with tools" } else { "without tools" };
+        ways.extend(Paired::of(items, theirs).map(|d| format!("{way} {}", d.sentence())));
+    }
+    let told = if ways.is_empty() { "no question answered by both".to_owned() } else { ways.join("; ") };
+    format!("<b>{}</b>, which began from {}: {told}", escape(label), escape(&against))
 }
 
 fn row(what: &str, a: &[ItemResult], b: &[ItemResult]) -> Vec<String> {
@@ -204,6 +271,10 @@ const COLUMNS: [&str; 6] = ["", "", "Points", "95 % interval", "Only first / onl
 pub(super) fn comparison(runs: &[Run]) -> String {
     let mut content = String::new();
     let Some((first, others)) = runs.split_first() else { return content };
+    if runs.iter().all(|r| r.summary.arms.is_empty()) {
+        // Of trainings alone there are curves to compare and no answers.
+        return content;
+    }
     for other in others {
         let mut rows = Vec::new();
         for (arm, items) in first.arms() {
@@ -230,13 +301,12 @@ pub(super) fn comparison(runs: &[Run]) -> String {
 
 /// What each stage of learning adds, and what tools add, on the same questions.
 pub(super) fn steps(run: &Run) -> String {
-    let (mut learned, mut with_tools) = (Vec::new(), Vec::new());
+    let (mut learned, mut with_tools, mut over_first) = (Vec::new(), Vec::new(), String::new());
     for (_, arms) in sets(run) {
         for tools in [false, true] {
-            let alike: Vec<&Answered<'_>> = arms.iter().filter(|(a, _)| a.tools == tools).collect();
-            for pair in alike.windows(2) {
-                let ((before, theirs), (after, ours)) = (pair[0], pair[1]);
-                learned.push(row(&format!("{} vs {}", arm_name(after), arm_name(before)), ours, theirs));
+            for (arm, items) in arms.iter().filter(|(a, _)| a.tools == tools) {
+                let Some((base, theirs)) = before(arm, &arms) else { continue };
+                learned.push(row(&format!("{} vs {}", arm_name(arm), arm_name(base)), items, theirs));
             }
         }
         for (arm, items) in arms.iter().filter(|(a, _)| a.tools) {
@@ -244,15 +314,27 @@ pub(super) fn steps(run: &Run) -> String {
                 with_tools.push(row(&arm.label, items, without));
             }
         }
+        if let Some(((first, theirs), others)) = arms.split_first() {
+            let rows: Vec<_> = others.iter().map(|(arm, items)| row(&arm_name(arm), items, theirs)).collect();
+            if !rows.is_empty() {
+                let heading = format!("Everything against {}", escape(&arm_name(first)));
+                over_first += &format!(
+                    "<details class=noprint><summary>{heading}</summary>{}</details>",
+                    table(&COLUMNS, &rows)
+                );
+            }
+        }
     }
     let mut content = String::new();
-    for (heading, rows) in
-        [("Each against the one above it", learned), ("With tools against without", with_tools)]
-    {
+    for (heading, rows) in [
+        ("Each model against the one that it began from", learned),
+        ("With tools against without", with_tools),
+    ] {
         if !rows.is_empty() {
             content += &format!("<h3>{heading}</h3>{}", table(&COLUMNS, &rows));
         }
     }
+    content += &over_first;
     if content.is_empty() {
         return content;
     }

@@ -24,8 +24,13 @@ pub(super) fn samples(run: &Run) -> String {
         .enumerate()
         .map(|(i, t)| sample(run, t, said.get(t.sample_id.as_str()).copied(), i < 2))
         .collect();
-    let last = run.arms().last().map_or_else(String::new, |(a, _)| arm_name(a));
-    let lead = format!("Answers of {last}, right and wrong ones in turn, as the model wrote them.");
+    let lead = match run.arms().last() {
+        Some((arm, _)) => {
+            format!("Answers of {}, right and wrong ones in turn, as the model wrote them.", arm_name(arm))
+        }
+        None => "Rollouts of the first question of a step, the latest steps first, as the model wrote them."
+            .to_owned(),
+    };
     section("samples", "Sample trajectories", &lead, &format!("<div class=samples>{shown}</div>"))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ocelli_train::monitors::{Monitor, Rule};
 
-use super::page::{escape, section, table};
+use super::page::{escape, name, prose, section, table};
 use super::plot::{self, Curve, short};
 use super::read::Run;
 
@@ -137,7 +137,8 @@ pub(super) fn monitors(run: &Run) -> String {
     for stage in stages(run) {
         for monitor in Monitor::defaults() {
             let Some(points) = points(run, stage, &monitor.metric) else { continue };
-            let window = monitor.window.clamp(1, points.len());
+            // Two stretches that share no point, however short the run.
+            let window = monitor.window.clamp(1, points.len() / 2);
             let mean = |p: &[(f64, f64)]| p.iter().map(|x| x.1).sum::<f64>() / p.len().max(1) as f64;
             let alarms = run.alarms.iter().filter(|a| a.0 == stage && a.2 == monitor.metric).count();
             let state = match alarms {
@@ -145,10 +146,11 @@ pub(super) fn monitors(run: &Run) -> String {
                 n => format!("<span class=\"pill bad\">{n} alarm{}</span>", if n > 1 { "s" } else { "" }),
             };
             rows.push(vec![
-                escape(stage),
-                escape(&monitor.metric),
+                name(stage),
+                name(&monitor.metric),
                 short(mean(&points[..window])),
                 short(mean(&points[points.len() - window..])),
+                format!("{window} <span class=dim>of {}</span>", points.len()),
                 rule(monitor.rule),
                 state,
             ]);
@@ -161,9 +163,9 @@ pub(super) fn monitors(run: &Run) -> String {
         .map(|(stage, step, monitor, message)| {
             format!(
                 "<div class=\"card alarm\"><b>{}</b> <span class=dim>{} step {step}</span><br>{}</div>",
-                escape(monitor),
-                escape(stage),
-                escape(message)
+                name(monitor),
+                name(stage),
+                prose(message)
             )
         })
         .collect();
@@ -173,13 +175,16 @@ pub(super) fn monitors(run: &Run) -> String {
     let watched = if rows.is_empty() {
         String::new()
     } else {
-        table(&["Stage", "Watched", "At first", "At the end", "Alarm when the mean", ""], &rows)
+        table(&["Stage", "Watched", "At first", "At the end", "Mean of", "Alarm when the mean", ""], &rows)
     };
     let alarms = if run.alarms.is_empty() {
         "<p>No alarm.</p>".to_owned()
     } else {
         format!("<div class=grid>{cards}</div>{more}")
     };
+    if watched.is_empty() && run.metrics.is_empty() {
+        return String::new();
+    }
     section("monitors", "What the monitors saw", "", &(alarms + &watched))
 }
 

@@ -8,6 +8,7 @@ mod plot;
 mod provenance;
 mod read;
 mod tool_use;
+mod training;
 
 pub(crate) use read::Run;
 

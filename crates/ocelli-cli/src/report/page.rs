@@ -16,9 +16,29 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+/// A raw name such as `buffer/fresh_share`, escaped; where it must be broken, it is between its words.
+pub(super) fn name(text: &str) -> String {
+    text.split_inclusive(['/', '_', '-']).map(escape).collect::<Vec<_>>().join("<wbr>")
+}
+
+/// A sentence, escaped; what stands in backquotes is set as code.
+pub(super) fn prose(text: &str) -> String {
+    let mut out = String::new();
+    let parts: Vec<&str> = text.split('`').collect();
+    for (i, part) in parts.iter().enumerate() {
+        out += &match i % 2 {
+            1 if i + 1 < parts.len() => format!("<code>{}</code>", escape(part)),
+            // A quote without its end is a character like another.
+            1 => format!("`{}", escape(part)),
+            _ => escape(part),
+        };
+    }
+    out
+}
+
 /// A section with a heading; `id` is its place in the page's list of contents.
 pub(super) fn section(id: &str, heading: &str, lead: &str, content: &str) -> String {
-    let lead = if lead.is_empty() { String::new() } else { format!("<p class=lead>{}</p>", escape(lead)) };
+    let lead = if lead.is_empty() { String::new() } else { format!("<p class=lead>{}</p>", prose(lead)) };
     format!("<section id={id}><h2>{}</h2>{lead}{content}</section>\n", escape(heading))
 }
 
@@ -71,5 +91,8 @@ mod tests {
     #[test]
     fn hostile_text_cannot_leave_its_place() {
         assert_eq!(super::escape("<script>\"'&"), "&lt;script&gt;&quot;&#39;&amp;");
+        assert_eq!(super::prose("a `<b>` c"), "a <code>&lt;b&gt;</code> c");
+        assert_eq!(super::prose("a ` <b>"), "a ` &lt;b&gt;");
+        assert_eq!(super::name("buffer/fresh_share"), "buffer/<wbr>fresh_<wbr>share");
     }
 }

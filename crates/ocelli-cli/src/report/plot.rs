@@ -50,6 +50,8 @@ fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     (0..points.len()).map(around).collect()
 }
 
+/// Width of a character of the labels, which are 11 units high, at most.
+const DIGIT: f64 = 7.0;
 /// Most points of a curve that are drawn.
 const POINTS: usize = 160;
 /// Points from which on a running mean is drawn over the curve.
@@ -58,9 +60,8 @@ const SMOOTHED: usize = 24;
 /// A small line chart with its range on the axes and the last value beside the title.
 pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
     const W: f64 = 300.0;
-    const H: f64 = 130.0;
-    const LEFT: f64 = 42.0;
-    const BOTTOM: f64 = 18.0;
+    const H: f64 = 132.0;
+    const BOTTOM: f64 = 22.0;
     let all = || curves.iter().flat_map(|c| c.points.iter().copied());
     let range = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)))
@@ -73,25 +74,30 @@ pub(super) fn curves(title: &str, curves: &[Curve<'_>]) -> String {
     if y1 - y0 < 1e-12 {
         (y0, y1) = (y0 - 0.5, y1 + 0.5);
     }
-    let x = |v: f64| LEFT + (v - x0) / (x1 - x0).max(1e-12) * (W - LEFT - 6.0);
+    // What rounding left of a zero is written as zero.
+    let near_zero = |v: f64| v.abs() < 1e-9 * (y1 - y0);
+    let ticks = [y0, f64::midpoint(y0, y1), y1].map(|v| (v, short(if near_zero(v) { 0.0 } else { v })));
+    // The axis stands where the widest of its numbers ends, so that none leaves the picture.
+    let widest = ticks.iter().map(|(_, text)| text.chars().count()).max().unwrap_or(0);
+    let left = (widest as f64 * DIGIT + 8.0).ceil();
+    let x = |v: f64| left + (v - x0) / (x1 - x0).max(1e-12) * (W - left - 6.0);
     let y = |v: f64| 6.0 + (y1 - v) / (y1 - y0) * (H - BOTTOM - 12.0);
     let mut svg = format!("<svg viewBox=\"0 0 {W} {H}\" role=img aria-label=\"{}\">", escape(title));
-    for v in [y0, f64::midpoint(y0, y1), y1] {
+    for (v, text) in ticks {
         let at = y(v);
-        // What rounding left of a zero is written as zero.
-        let v = if v.abs() < 1e-9 * (y1 - y0) { 0.0 } else { v };
         let _ = write!(
             svg,
-            "<line x1={LEFT} x2={W} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/>\
-             <text x={:.0} y={:.1} text-anchor=end>{}</text>",
-            LEFT - 4.0,
+            "<line x1={left} x2={W} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/>\
+             <text x={:.0} y={:.1} text-anchor=end>{text}</text>",
+            left - 4.0,
             at + 4.0,
-            short(v)
         );
     }
+    // Letters reach below their line: it stands a little above the lower edge.
+    let below = H - 5.0;
     let _ = write!(
         svg,
-        "<text x={LEFT} y={H}>{}</text><text x={W} y={H} text-anchor=end>step {}</text>",
+        "<text x={left} y={below}>{}</text><text x={W} y={below} text-anchor=end>step {}</text>",
         short(x0),
         short(x1)
     );
@@ -164,8 +170,10 @@ pub(super) fn intervals(rows: &[IntervalRow], mark: Option<f64>) -> String {
             )
         })
         .collect();
-    let scale = "<div class=iv-scale><span>0</span><span>25</span><span>50</span><span>75</span><span>100</span></div>";
-    format!("<div class=iv>{drawn}{scale}</div>")
+    // Each number stands in the middle below its line.
+    let numbers: String =
+        [0, 25, 50, 75, 100].map(|at| format!("<span style=\"left:{at}%\">{at}</span>")).concat();
+    format!("<div class=iv>{drawn}<div class=iv-scale>{numbers}</div></div>")
 }
 
 #[cfg(test)]
@@ -192,6 +200,47 @@ mod tests {
         let points: Vec<_> = (0..48).map(|i| (f64::from(i), 3.0 * f64::from(i))).collect();
         for (a, b) in running_mean(&points).iter().zip(&points) {
             assert!((a.1 - b.1).abs() < 1e-12, "{a:?} {b:?}");
+        }
+    }
+
+    /// Places of the texts of an SVG: x, y, anchored at their end, and what they say.
+    fn texts(svg: &str) -> Vec<(f64, f64, bool, String)> {
+        let read = |s: &str| {
+            let (tag, rest) = s.split_once('>')?;
+            let number = |key: &str| tag.split(key).nth(1)?.split(' ').next()?.parse::<f64>().ok();
+            let text = rest.split('<').next()?.to_owned();
+            Some((number("x=")?, number("y=")?, tag.contains("anchor=end"), text))
+        };
+        svg.split("<text ").skip(1).filter_map(read).collect()
+    }
+
+    #[test]
+    fn labels_stay_inside_the_picture() {
+        for points in [
+            [(0.0, -0.0123), (119.0, -0.00456)],
+            [(0.0, -1.23e-7), (5.0, -1.0e-7)],
+            [(0.0, 0.0), (9.0, 123_456.0)],
+        ] {
+            let svg = curves("x", &[Curve { label: "a", points: &points }]);
+            let size = svg.split("viewBox=\"0 0 ").nth(1).and_then(|s| s.split('"').next()).unwrap();
+            let (w, h) = size.split_once(' ').unwrap();
+            let (w, h): (f64, f64) = (w.parse().unwrap(), h.parse().unwrap());
+            let texts = texts(&svg);
+            assert_eq!(texts.len(), 5, "{svg}");
+            for (x, y, at_end, text) in texts {
+                let width = text.chars().count() as f64 * 6.5;
+                let (from, to) = if at_end { (x - width, x) } else { (x, x + width) };
+                // A quarter of the height of the letters may hang below the line.
+                assert!(from >= 0.0 && to <= w && y - 9.0 >= 0.0 && y + 3.0 <= h, "`{text}` at {x}, {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_a_scale_stand_under_its_lines() {
+        let html = intervals(&[], None);
+        for at in [0, 25, 50, 75, 100] {
+            assert!(html.contains(&format!("left:{at}%\">{at}<")), "{html}");
         }
     }
 

@@ -1,14 +1,14 @@
 //! What ran, how long, what came of it, and with which settings.
 
 use super::arms::clock;
-use super::page::{escape, section, table};
+use super::page::{escape, name, prose, section, table};
 use super::read::Run;
 
 /// Numbers beside the accuracies: reward model, sample buffer, and whatever else the stages reported.
 pub(super) fn facts(run: &Run) -> String {
     let mut by_section: Vec<(&str, Vec<Vec<String>>)> = Vec::new();
     for fact in &run.summary.facts {
-        let row = vec![escape(&fact.name), escape(&fact.text)];
+        let row = vec![name(&fact.name), escape(&fact.text)];
         match by_section.iter_mut().find(|(s, _)| *s == fact.section) {
             Some((_, rows)) => rows.push(row),
             None => by_section.push((&fact.section, vec![row])),
@@ -41,7 +41,7 @@ pub(super) fn stages(run: &Run) -> String {
                 clock(s.seconds),
                 s.seconds / longest * 100.0
             );
-            vec![escape(&s.name), bar, escape(&s.outcome)]
+            vec![name(&s.name), bar, prose(&s.outcome)]
         })
         .collect();
     if rows.is_empty() {
@@ -50,18 +50,22 @@ pub(super) fn stages(run: &Run) -> String {
     section(
         "stages",
         "Stages",
-        "Wall time of the run that did the work.",
+        "Wall time of the run that did the work, interrupted attempts included.",
         &table(&["Stage", "Time", "Outcome"], &rows),
     )
 }
 
-/// Configuration and environment, folded.
+/// Configuration and environment: folded on a screen, in full on paper, where nothing can be unfolded.
 pub(super) fn provenance(run: &Run) -> String {
     let fold = |name: &str, text: &str| {
         if text.is_empty() {
             return String::new();
         }
-        format!("<details class=noprint><summary>{name}</summary><pre>{}</pre></details>", escape(text))
+        let text = escape(text);
+        format!(
+            "<details class=noprint><summary>{name}</summary><pre>{text}</pre></details>\
+             <div class=onpaper><h3>{name}</h3><pre>{text}</pre></div>"
+        )
     };
     let content = fold("Resolved configuration", &run.config) + &fold("Environment", &run.environment);
     section("provenance", "Provenance", &format!("Seed {}.", run.summary.seed), &content)

@@ -27,7 +27,13 @@ fn items(right: impl Fn(usize) -> bool, tools: &[&str]) -> Vec<ItemResult> {
 }
 
 fn write_run(dir: &Path, name: &str, with_tools: impl Fn(usize) -> bool) {
-    let arm = |id: &str, tools| Arm { id: id.into(), label: "SFT".into(), tools, set: String::new() };
+    let arm = |id: &str, tools| Arm {
+        id: id.into(),
+        label: "SFT".into(),
+        tools,
+        set: String::new(),
+        began_from: None,
+    };
     let summary = RunSummary {
         name: name.into(),
         about: "A model & its <charts>.".into(),
@@ -40,6 +46,7 @@ fn write_run(dir: &Path, name: &str, with_tools: impl Fn(usize) -> bool) {
             name: "pair accuracy".into(),
             text: "0.93".into(),
         }],
+        unfinished: None,
     };
     write_atomic(&dir.join("summary.json"), &serde_json::to_vec(&summary).unwrap()).unwrap();
     write_jsonl(&dir.join("items/sft.jsonl"), &items(|i| i % 4 == 0, &[])).unwrap();
@@ -98,6 +105,88 @@ fn the_page_tells_the_run() {
     assert!(page.contains("<span class=good>10</span>") && page.contains("<span class=bad>0</span>"));
     assert!(!page.contains("<script>"), "hostile text must be escaped");
     assert!(!page.contains("http"), "the page must not reach for the network");
+}
+
+/// A run with these arms (identifier, label, what it began from, which items are right) and nothing else.
+fn with_arms(dir: &Path, arms: &[(&str, &str, Option<&str>, usize)]) -> Run {
+    let arm = |&(id, label, from, _): &(&str, &str, Option<&str>, usize)| Arm {
+        id: id.into(),
+        label: label.into(),
+        tools: false,
+        set: String::new(),
+        began_from: from.map(str::to_owned),
+    };
+    let summary =
+        RunSummary { name: "arms".into(), arms: arms.iter().map(arm).collect(), ..RunSummary::default() };
+    write_atomic(&dir.join("summary.json"), &serde_json::to_vec(&summary).unwrap()).unwrap();
+    for (id, _, _, right) in arms {
+        write_jsonl(&dir.join(format!("items/{id}.jsonl")), &items(|i| i < *right, &[])).unwrap();
+    }
+    Run::open(dir).unwrap()
+}
+
+#[test]
+fn a_model_is_compared_with_the_one_that_it_began_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let arms = [
+        ("commonest", "Commonest", None, 8),
+        ("base", "Base", None, 0),
+        ("sft", "SFT", Some("base"), 20),
+        ("mpo", "MPO", Some("sft"), 19),
+        ("grpo", "GRPO", Some("sft"), 40),
+    ];
+    let page = render(&[with_arms(dir.path(), &arms)]);
+    for part in [
+        "GRPO vs SFT",
+        "MPO vs SFT",
+        "SFT vs Base",
+        "<b>GRPO</b>, which began from SFT: without tools",
+        "Everything against Commonest",
+    ] {
+        assert!(page.contains(part), "{part} is missing");
+    }
+    for part in ["GRPO vs MPO", "Base vs Commonest", "<b>Base</b>, which began"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    // 19 against 20 of 40: one question apart.
+    assert!(page.contains("no difference shown"));
+}
+
+#[test]
+fn a_tie_has_no_winner() {
+    let dir = tempfile::tempdir().unwrap();
+    let arms = [("a", "First", None, 10), ("b", "Second", None, 30), ("c", "Third", None, 30)];
+    let page = render(&[with_arms(dir.path(), &arms)]);
+    assert!(page.contains("<b>Second</b> and <b>Third</b> do equally well with 75.0 % each"), "{page}");
+    assert!(!page.contains("does best"));
+}
+
+#[test]
+fn the_beginning_and_the_end_of_a_watched_metric_share_no_point() {
+    let dir = tempfile::tempdir().unwrap();
+    with_arms(dir.path(), &[]);
+    let rows: Vec<Record> = [0.5, 0.25, 0.125]
+        .iter()
+        .zip(0..)
+        .map(|(value, step)| Record::Metric {
+            stage: "grpo".into(),
+            step,
+            name: "policy/entropy".into(),
+            value: *value,
+        })
+        .collect();
+    write_jsonl(&dir.path().join("metrics.jsonl"), &rows).unwrap();
+    let page = render(&[Run::open(dir.path()).unwrap()]);
+    assert!(page.contains("<td>0.5</td><td>0.125</td><td>1 <span class=dim>of 3</span></td>"), "{page}");
+}
+
+#[test]
+fn configuration_and_environment_are_there_in_print() {
+    let dir = tempfile::tempdir().unwrap();
+    with_arms(dir.path(), &[]);
+    write_atomic(&dir.path().join("config.toml"), b"seed = 3").unwrap();
+    let page = render(&[Run::open(dir.path()).unwrap()]);
+    assert!(page.contains("<div class=onpaper><h3>Resolved configuration</h3><pre>seed = 3</pre>"), "{page}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::arms::arm_name;
-use super::page::{escape, section, table};
+use super::page::{escape, name, section, table};
 use super::read::Run;
 
 #[derive(Default)]
@@ -38,7 +38,7 @@ pub(super) fn tools(run: &Run) -> String {
         for (tool, u) in per_tool {
             rows.push(vec![
                 escape(&arm_name(arm)),
-                escape(tool),
+                name(tool),
                 u.calls.to_string(),
                 format!("{} <span class=dim>of {n}</span>", u.questions),
                 bars(&u, n),

@@ -26,7 +26,7 @@ pub(crate) struct ArmItems {
 }
 
 /// A name for a file from a label: `SFT (text only)` becomes `sft-text-only`.
-fn slug(label: &str) -> String {
+pub(crate) fn slug(label: &str) -> String {
     let mut out = String::new();
     for c in label.chars() {
         match c.is_ascii_alphanumeric() {
@@ -52,11 +52,6 @@ pub(super) fn run(
     for config in &stage.arms {
         for &tools in config.tools.ways() {
             let id = format!("{}{}", slug(&config.label), if tools { "-tools" } else { "" });
-            anyhow::ensure!(
-                !id.is_empty() && arms.iter().all(|a| a.arm.id != id),
-                "arm `{}`: labels must differ in their letters and digits",
-                config.label
-            );
             let file = format!("{id}.jsonl");
             let path = dir.join("items").join(&file);
             let shown = dir.join("trajectories").join(&file);
@@ -82,7 +77,10 @@ pub(super) fn run(
             said.push(format!("{}{with} {:.1} %", config.label, accuracy.mean * 100.0));
             samples_of = read_jsonl(&shown)?;
             let set = if several { name.to_owned() } else { String::new() };
-            arms.push(ArmItems { arm: Arm { id, label: config.label.clone(), tools, set }, file });
+            arms.push(ArmItems {
+                arm: Arm { id, label: config.label.clone(), tools, set, began_from: None },
+                file,
+            });
         }
     }
     write_jsonl(&dir.join("samples.jsonl"), &samples_of)?;

@@ -6,7 +6,7 @@ mod questions;
 mod teach;
 mod train;
 
-pub(crate) use evaluate::ArmItems;
+pub(crate) use evaluate::{ArmItems, slug};
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -95,6 +95,11 @@ impl<'a> Lab<'a> {
         let toolbox = toolbox(&config.tools, &Limits::default(), ui)?;
         let pictures = Arc::new(Pictures::on_disk(BlobStore::new(&blobs), PICTURES));
         Ok(Self { config, store, blobs: BlobStore::new(blobs), pictures, toolbox })
+    }
+
+    /// The tools of the run, where it has any.
+    pub(super) fn toolbox(&self) -> Option<&Arc<dyn Toolbox>> {
+        self.toolbox.as_ref()
     }
 
     /// A seed of a stage, moved by the run's.
