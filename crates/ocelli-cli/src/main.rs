@@ -15,6 +15,7 @@
 
 mod commands;
 mod config;
+mod machine;
 mod pipeline;
 mod report;
 mod ui;

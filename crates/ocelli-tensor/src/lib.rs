@@ -78,7 +78,7 @@ mod tape;
 mod tensor;
 
 pub use adamw::{AdamW, AdamWConfig, AdamWGroup, Moments, StepInfo};
-pub use cpu::on_workers;
+pub use cpu::{kernels, on_workers};
 pub use device::{Device, PoolStats};
 pub use error::{Result, TensorError};
 pub use kv::{KvCache, KvPrefix, KvShape};

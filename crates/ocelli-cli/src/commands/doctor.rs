@@ -8,6 +8,7 @@ use ocelli_tensor::{DType, Params, Tape, Tensor, Var, ops};
 use serde::Serialize;
 
 use super::model_source;
+use crate::machine;
 use crate::ui::Ui;
 
 /// Tell what this machine offers (processor, memory, disk, GPU, data, models, network) and what will be slow, and why.
@@ -65,17 +66,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 fn processor() -> Finding {
-    let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let name = name.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    Finding::new("processor", format!("{name}, {} threads", threads()), None, "")
+    let found = format!("{}, {} threads", machine::processor(), machine::threads());
+    Finding::new("processor", found, None, "")
 }
 
 /// A measured matrix product of the size that small models make, for a quarter of a second.
@@ -113,16 +106,11 @@ fn speed() -> anyhow::Result<Finding> {
 
 #[cfg(target_arch = "x86_64")]
 fn vector_units() -> Finding {
-    let units = [
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("f16c", is_x86_feature_detected!("f16c")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-    ];
+    let units = machine::vector_units();
     let found: Vec<_> = units.iter().filter(|(_, present)| *present).map(|(name, _)| *name).collect();
-    let fast = units[0].1 && units[1].1;
-    let advice = match (fast, units[4].1) {
+    let has = |name: &str| units.contains(&(name, true));
+    let fast = has("avx2") && has("fma");
+    let advice = match (fast, has("avx512bf16")) {
         (false, _) => "without AVX2 and FMA only the portable kernels run: several times slower",
         (true, false) => "without AVX512_BF16, precision = \"bf16\" saves memory and no time",
         _ => "",
@@ -143,11 +131,7 @@ fn vector_units() -> Finding {
 fn memory() -> Finding {
     /// What the shipped configurations want free, in GiB.
     const WANTED: f64 = 4.0;
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    });
-    let Some(gib) = kib.map(|k| k / f64::from(1 << 20)) else {
+    let Some(gib) = machine::memory().map(|m| m.available as f64 / 1024.0) else {
         return Finding::new("memory", "unknown on this system", None, "");
     };
     let good = gib >= WANTED;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::config;
 use crate::pipeline::{self, Outcome, Pipeline};
 use crate::report::Run;
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Run directory, instead of the file's `out`.
     #[arg(long, short)]
     out: Option<PathBuf>,
+    /// Make every stage again, also those that are done.
+    #[arg(long, conflicts_with_all = ["dry_run", "check"])]
+    fresh: bool,
     /// Check the file and print the plan with estimated time and memory; run nothing.
     #[arg(long)]
     dry_run: bool,
@@ -47,6 +52,8 @@ fn load(args: &Args) -> anyhow::Result<Pipeline> {
             "{} has no `quick`, so there is no small form of it",
             args.config.display()
         );
+        let _small: Pipeline =
+            config::load(&args.config, &plain.quick).context("in the `quick` of the file")?;
         changes = plain.quick;
     }
     changes.extend(args.set.iter().cloned());
@@ -77,7 +84,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
         return plan(&config, ui);
     }
     let mut watch = Watch::new(ui, stop_on_interrupt());
-    match pipeline::run(&config, ui, &mut watch)? {
+    match pipeline::run(&config, ui, &mut watch, args.fresh)? {
         Outcome::Interrupted(stage) => {
             ui.note(&format!("stopped in stage `{stage}`; the same command goes on"));
             Ok(ExitCode::from(INTERRUPTED))
@@ -88,6 +95,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<ExitCode> {
                 println!("{}", serde_json::to_string_pretty(&run.summary_for_machines(&page)?)?);
             } else {
                 println!("{}", pipeline::table(&run));
+                let beside = pipeline::results(&run);
+                if !beside.is_empty() {
+                    println!("{beside}");
+                }
                 println!("report: {}", page.display());
             }
             Ok(ExitCode::SUCCESS)
@@ -103,7 +114,7 @@ fn clock(seconds: f64) -> String {
 }
 
 fn plan(config: &Pipeline, ui: &Ui) -> anyhow::Result<ExitCode> {
-    let plan = pipeline::estimate(config)?;
+    let plan = pipeline::estimate(config, ui)?;
     let total: f64 = plan.lines.iter().filter_map(|l| l.seconds).sum();
     if ui.json {
         let lines = plan.lines.iter().map(|l| {
@@ -130,7 +141,10 @@ fn plan(config: &Pipeline, ui: &Ui) -> anyhow::Result<ExitCode> {
         clock(total)
     );
     if let Some(mib) = plan.memory {
-        println!("measuring took {mib} MiB of memory; a run takes more, by `rows`");
+        println!(
+            "at least {mib} MiB of memory: what training and answering at full width took, with optimizer and a second model; \
+             pictures come on top of it"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

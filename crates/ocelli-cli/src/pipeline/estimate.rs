@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 
+use ocelli_train::rollouts::OracleConfig;
 use ocelli_train::sources::ModelSource;
 
 use super::config::{Pipeline, Stage};
 use super::order::key;
-use super::stages::probe::{Measured, measure};
+use super::stages::Lab;
+use super::stages::probe::{Measured, Probe, measure};
 use super::store::{State, Store};
+use crate::ui::Ui;
 use crate::watch::peak_memory;
 
 /// A pair of answers behind one prompt costs about this many single answers, and so does each further answer of a group:
@@ -28,12 +31,16 @@ pub(crate) struct Line {
 /// The whole plan.
 pub(crate) struct Plan {
     pub(crate) lines: Vec<Line>,
-    /// Largest resident memory of measuring in MiB, where the system tells; a run takes more with `rows`.
+    /// Memory that the run will want in MiB, where the system tells: what a pass as large as the largest took, with the
+    /// optimizer and a second model beside it.
     pub(crate) memory: Option<u64>,
 }
 
 /// Measures and scales. Stages behind one that is to do are to do themselves, unless it comes out as before.
-pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
+pub(crate) fn estimate(config: &Pipeline, ui: &Ui) -> anyhow::Result<Plan> {
+    let lab_store = Store::new(&config.out);
+    let lab = Lab::new(config, &lab_store, ui)?;
+    super::fit::check(config, lab.toolbox(), config.stage.keys().map(String::as_str))?;
     let first_data =
         config.stage.values().find_map(|s| if let Stage::Questions(q) = s { Some(q) } else { None });
     let mut measured: HashMap<&str, Measured> = HashMap::new();
@@ -48,22 +55,31 @@ pub(crate) fn estimate(config: &Pipeline) -> anyhow::Result<Plan> {
             _ => continue,
         };
         if let Some(data) = first_data {
-            measured.insert(name, measure(&source, &data.from, &config.rollout)?);
+            let probe = Probe {
+                model: &source,
+                from: &data.from,
+                rollout: &config.rollout,
+                toolbox: lab.toolbox().cloned(),
+                oracle: oracle(config, name),
+                largest: largest(config, name),
+            };
+            measured.insert(name, measure(&probe)?);
         }
     }
+    let kept = measured.values().map(|m| m.kept).max().unwrap_or(0) >> 20;
     let store = Store::new(&config.out);
     let mut lines = Vec::with_capacity(config.stage.len());
     for (name, stage) in &config.stage {
-        let state = match store.state(name, &key(config, &store, name)?)? {
+        let state = match store.state(name, stage, &key(config, &store, name)?)? {
             State::Done(_) if stage.always_runs() => "to do",
             State::Done(_) => "unchanged",
             State::Begun => "goes on",
-            State::New => "to do",
+            State::New | State::Changed | State::Altered(_) => "to do",
         };
         let seconds = seconds(config, name, &measured).filter(|_| state != "unchanged");
         lines.push(Line { stage: name.clone(), says: stage.says(), state, seconds });
     }
-    Ok(Plan { lines, memory: peak_memory() })
+    Ok(Plan { lines, memory: peak_memory().map(|peak| peak + kept) })
 }
 
 /// Number of questions of a stage, where the configuration says it.
@@ -77,8 +93,32 @@ fn count(config: &Pipeline, stage: &str) -> Option<f64> {
     }
 }
 
+/// The oracle of the first stage that has one and speaks to the model of `name`.
+fn oracle(config: &Pipeline, name: &str) -> Option<OracleConfig> {
+    config.stage.iter().find_map(|(stage, s)| match s {
+        Stage::Trajectories(t) if root(config, stage) == Some(name) => t.oracle,
+        _ => None,
+    })
+}
+
+/// Examples and rows of the largest pass among the stages that train the model of `name`.
+fn largest(config: &Pipeline, name: &str) -> (usize, usize) {
+    let of = |(stage, s): (&String, &Stage)| {
+        let size = match s {
+            Stage::Sft(s) => (s.train.batch, s.train.rows),
+            Stage::Reward(r) => (2 * r.train.batch, r.train.rows),
+            Stage::Mpo(m) => (2 * m.train.batch, m.train.rows),
+            Stage::Grpo(g) => (g.train.prompts * g.train.group as usize, g.train.rows),
+            _ => return None,
+        };
+        (root(config, stage) == Some(name)).then_some(size)
+    };
+    let all = || config.stage.iter().filter_map(of);
+    (all().map(|s| s.0).max().unwrap_or(1), all().map(|s| s.1).max().unwrap_or(1))
+}
+
 /// The stage that the model of `name` was begun by.
-fn root<'a>(config: &'a Pipeline, mut name: &'a str) -> Option<&'a str> {
+pub(super) fn root<'a>(config: &'a Pipeline, mut name: &'a str) -> Option<&'a str> {
     // A stage only names earlier ones, so this ends.
     while let Some(before) = config.stage.get(name)?.goes_on_from() {
         name = before;
@@ -101,7 +141,7 @@ fn seconds(config: &Pipeline, name: &str, measured: &HashMap<&str, Measured>) ->
     let pair = m.learned * (1.0 + SECOND_ANSWER);
     Some(match stage {
         Stage::Questions(_) | Stage::Model(_) | Stage::Assemble(_) | Stage::Evaluate(_) => return None,
-        Stage::Trajectories(t) if t.oracle.is_some() => return None,
+        Stage::Trajectories(t) if t.oracle.is_some() => count(config, &t.questions)? * m.shown?,
         Stage::Trajectories(t) => count(config, &t.questions)? * f64::from(t.group) * m.answered,
         Stage::Pairs(p) => count(config, &p.questions)? * f64::from(p.group) * m.answered,
         Stage::Sft(s) => s.train.run.steps as f64 * s.train.batch as f64 * m.learned,

@@ -9,6 +9,7 @@ use ocelli_train::run::RunConfig;
 use serde_json::json;
 
 use super::config::{Kind, Pipeline, Stage};
+use super::settings;
 use super::store::Store;
 
 /// Checks names and references before anything runs.
@@ -93,7 +94,7 @@ pub(crate) fn check(config: &Pipeline) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    settings::check(config)
 }
 
 /// What every loop refuses, said before the first stage begins and not when the loop is reached.

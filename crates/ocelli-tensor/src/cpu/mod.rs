@@ -62,6 +62,16 @@ pub(crate) fn isa() -> Isa {
     })
 }
 
+/// The kernels that run on this processor, for records of what a run ran on.
+pub fn kernels() -> &'static str {
+    match isa() {
+        Isa::Portable => "portable",
+        Isa::Avx2 => "avx2",
+        Isa::Avx512 => "avx512",
+        Isa::Avx512Bf16 => "avx512 with bf16",
+    }
+}
+
 /// Runs `f` compiled for the widest vectors present: the closure is inlined into a function with those features enabled,
 /// so its plain loops use them.
 #[inline(always)]

@@ -79,16 +79,14 @@ pub(super) fn trajectories(lab: &Lab<'_>, name: &str, stage: &Trajectories) -> a
         report.refused
     );
     write_jsonl(&lab.store.dir(name).join("trajectories.jsonl"), &kept)?;
+    let section = format!("Trajectories: {name}");
     let refused = report.refused.iter().filter(|(_, n)| **n > 0).map(|(filter, n)| {
         let text = serde_json::to_value(filter).ok();
         let text = text.as_ref().and_then(|v| v.as_str()).unwrap_or("a filter").to_owned();
-        Fact { section: "Trajectories".into(), name: format!("refused by {text}"), text: n.to_string() }
+        Fact { section: section.clone(), name: format!("refused by {text}"), text: n.to_string() }
     });
-    let kept_fact = Fact {
-        section: "Trajectories".into(),
-        name: "kept".into(),
-        text: format!("{} of {seen}", kept.len()),
-    };
+    let kept_fact =
+        Fact { section: section.clone(), name: "kept".into(), text: format!("{} of {seen}", kept.len()) };
     let facts = std::iter::once(kept_fact).chain(refused).collect();
     Ok(Ended::Done { outcome: format!("{} of {seen} kept, {calls} tool calls", kept.len()), facts })
 }

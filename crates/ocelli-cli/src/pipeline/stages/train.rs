@@ -1,6 +1,5 @@
 //! The training stages: what the loops of `ocelli-train` need, from the stages before.
 
-use anyhow::ensure;
 use ocelli_data::run::Fact;
 use ocelli_eval::stats;
 use ocelli_model::vlm::Vlm;
@@ -8,7 +7,6 @@ use ocelli_train::calibrate::{operating_points, threshold_for};
 use ocelli_train::grpo::{self, GrpoInputs};
 use ocelli_train::pairs::Pair;
 use ocelli_train::reward_model::{self, score_pairs};
-use ocelli_train::rollouts::RolloutConfig;
 use ocelli_train::run::Outcome;
 use ocelli_train::{mpo as mpo_loop, sft as sft_loop};
 
@@ -123,10 +121,6 @@ pub(super) fn mpo(lab: &Lab<'_>, name: &str, stage: &Mpo, watch: &mut Watch<'_>)
 }
 
 pub(super) fn grpo(lab: &Lab<'_>, name: &str, stage: &Grpo, watch: &mut Watch<'_>) -> anyhow::Result<Ended> {
-    ensure!(
-        stage.train.rollout == RolloutConfig::default(),
-        "`train.rollout` is set; in a pipeline rollouts are described once, in `rollout`"
-    );
     let mut config = stage.train.clone();
     config.rollout = lab.config.rollout.clone();
     config.run.seed = lab.seed(config.run.seed);
