@@ -91,7 +91,7 @@ fn the_page_tells_the_run() {
     for part in [
         "25.0",
         "50.0",
-        "image_dependence",
+        "image_<wbr>dependence",
         "does best with 50.0 %",
         "<nav>",
         "pair accuracy",
