@@ -343,3 +343,12 @@ fn the_program_serves_over_standard_input_and_output() {
         .concat();
     run_the_peers_client(&python, &way);
 }
+
+#[test]
+fn a_server_that_is_away_is_told_in_plain_words() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = RemoteConfig::new(McpEndpoint::Http { url: format!("http://{free}/mcp"), token: None });
+    let error = RemoteTools::connect(&config).unwrap_err().to_string();
+    assert!(error.contains(&free.to_string()) && error.contains("connection refused"), "{error}");
+    assert!(!error.contains("rmcp") && error.len() < 120, "{error}");
+}

@@ -8,10 +8,10 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, Tool};
-use rmcp::service::{Peer, RoleClient, RunningService, ServiceError, ServiceExt};
-use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService, ServiceError, ServiceExt};
 use rmcp::transport::async_rw::AsyncRwTransport;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::streamable_http_client::{StreamableHttpClientTransportConfig, StreamableHttpError};
+use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
@@ -186,7 +186,7 @@ impl State {
                     .build()
                     .map_err(|e| with_causes(&e))?;
                 let transport = StreamableHttpClientTransport::with_client(http, config);
-                let service = ().serve(transport).await.map_err(|e| with_causes(&e))?;
+                let service = ().serve(transport).await.map_err(|e| unopened(&e))?;
                 Ok(Connection { service, child: None })
             }
             McpEndpoint::Process { program, args } => {
@@ -201,7 +201,7 @@ impl State {
                     return Err("its standard input and output cannot be had".into());
                 };
                 let transport = AsyncRwTransport::new(stdout, stdin).with_max_line_length(limit);
-                let service = ().serve(transport).await.map_err(|e| with_causes(&e))?;
+                let service = ().serve(transport).await.map_err(|e| unopened(&e))?;
                 Ok(Connection { service, child: Some(child) })
             }
         }
@@ -247,7 +247,10 @@ impl State {
                 if matches!(error, ServiceError::TransportClosed | ServiceError::TransportSend(_)) {
                     *self.connection.lock().await = None;
                 }
-                Err(failed(with_causes(&error)))
+                Err(failed(match &error {
+                    ServiceError::TransportSend(inner) => transported(inner),
+                    other => with_causes(other),
+                }))
             }
         }
     }
@@ -261,5 +264,20 @@ impl State {
                 let _ = child.kill().await;
             }
         }
+    }
+}
+
+/// Why a connection was not made. The protocol's library names its own types around the reason.
+fn unopened(error: &ClientInitializeError) -> String {
+    match error {
+        ClientInitializeError::TransportError { error, .. } => transported(error),
+        other => with_causes(other),
+    }
+}
+
+fn transported(error: &DynamicTransportError) -> String {
+    match error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
+        Some(StreamableHttpError::Client(http)) => with_causes(http),
+        _ => with_causes(error.error.as_ref()),
     }
 }
