@@ -220,7 +220,8 @@ mod tests {
                 let s = pool.stats;
                 assert_eq!(s.live, 0);
                 assert!(s.idle <= s.peak_live + s.peak_live / 4 + SLACK, "{s:?}");
-                let counted: usize = pool.idle.iter().map(|(lines, waiting)| lines * LINE * waiting.len()).sum();
+                let counted: usize =
+                    pool.idle.iter().map(|(lines, waiting)| lines * LINE * waiting.len()).sum();
                 assert_eq!(s.idle, counted);
             }
         }

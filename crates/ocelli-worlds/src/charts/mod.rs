@@ -27,7 +27,8 @@ use crate::truth::{Rect, Truth};
 pub struct Charts {
     /// Styles to draw.
     pub styles: Vec<Style>,
-    /// Skills to ask for; a style that cannot ask one of them asks for a value instead.
+    /// Skills to ask for. Only styles that can be asked one of them are drawn, and a chart that cannot be asked what was
+    /// chosen (an extremum that is not unique) is drawn again.
     pub skills: Vec<Skill>,
     /// Name bars by their colour also where words have room, and plan one `measure` per bar: a small model finds a colour
     /// long before it reads a name, while the numbers on the axis stay beyond its eyes.
@@ -41,14 +42,37 @@ impl World for Charts {
 
     fn generate(&self, seed: u64, index: u64, setup: &Setup) -> Result<Item, WorldError> {
         let mut dice = Dice::new(self.name(), seed, index);
-        let style = *dice.pick(if self.styles.is_empty() { &Style::ALL } else { &self.styles });
-        let chart = Chart::random(&mut dice, setup, style, self.by_colour);
-        let (canvas, truth) = draw(&chart, setup.width, setup.height);
-        let asked = question::ask(&mut dice, &chart, &truth, &self.skills);
+        let styles: &[Style] = if self.styles.is_empty() { &Style::ALL } else { &self.styles };
+        let skills: &[Skill] = if self.skills.is_empty() { &Skill::ALL } else { &self.skills };
+        let fitting = |style: Style| skills.iter().copied().filter(|s| s.fits(style)).collect::<Vec<Skill>>();
+        let styles: Vec<Style> = styles.iter().copied().filter(|&s| !fitting(s).is_empty()).collect();
+        let unasked = || WorldError::Skills {
+            skills: names(skills.iter().map(|s| s.name())),
+            styles: names(self.styles.iter().map(|s| s.name())),
+        };
+        if styles.is_empty() {
+            return Err(unasked());
+        }
+        let style = *dice.pick(&styles);
+        let mut skill = None;
+        // One draw in three has no unique extremum at the worst, so a hundred draws do not happen.
+        let drawn = (0..100).find_map(|_| {
+            let chart = Chart::random(&mut dice, setup, style, self.by_colour);
+            let (canvas, truth) = draw(&chart, setup.width, setup.height);
+            // The skill is drawn once: drawing it again would ask less often for what fits fewer charts.
+            let skill = *skill.get_or_insert_with(|| *dice.pick(&fitting(style)));
+            let asked = question::ask(&mut dice, &chart, &truth, skill)?;
+            Some((canvas, truth, asked))
+        });
+        let (canvas, truth, asked) = drawn.ok_or_else(unasked)?;
         let meta = vec![("style", style.name().to_owned()), ("skill", asked.skill.name().to_owned())];
         Draft { canvas, truth, question: asked.question, target: asked.target, plan: asked.plan, meta }
             .finish(self.name(), seed, index)
     }
+}
+
+fn names(all: impl Iterator<Item = &'static str>) -> String {
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// A picture of `rows` x `columns` charts, each `panel` in size, with white gaps; the truth holds the panels' boxes.

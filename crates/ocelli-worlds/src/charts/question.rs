@@ -47,7 +47,8 @@ impl Skill {
         }
     }
 
-    fn fits(self, style: Style) -> bool {
+    /// Whether charts of a style can be asked this.
+    pub(super) fn fits(self, style: Style) -> bool {
         self != Self::Trend || style == Style::Line
     }
 }
@@ -116,10 +117,9 @@ fn reading(chart: &Chart, marks: &[(&str, &Mark)]) -> Plan {
     plan
 }
 
-pub(super) fn ask(dice: &mut Dice, chart: &Chart, truth: &Truth, skills: &[Skill]) -> Asked {
-    let wanted: Vec<Skill> = if skills.is_empty() { Skill::ALL.to_vec() } else { skills.to_vec() };
-    let fitting: Vec<Skill> = wanted.into_iter().filter(|s| s.fits(chart.style)).collect();
-    let skill = if fitting.is_empty() { Skill::Value } else { *dice.pick(&fitting) };
+/// A question of the given skill, or `None` where this draw cannot be asked it: an order or a difference needs two different
+/// values, an extremum a single winner. Another question in its place would be data that nobody wanted.
+pub(super) fn ask(dice: &mut Dice, chart: &Chart, truth: &Truth, skill: Skill) -> Option<Asked> {
     let entries = entries(chart, truth);
     // The pool of marks that a question may name: coloured points in scatter charts, one series elsewhere.
     let series = dice.below(chart.series.len() as u32) as usize;
@@ -128,16 +128,14 @@ pub(super) fn ask(dice: &mut Dice, chart: &Chart, truth: &Truth, skills: &[Skill
     } else {
         entries.iter().filter(|e| e.series == series).collect()
     };
-    let asked = match skill {
+    match skill {
         Skill::Difference => difference(dice, chart, &pool),
         Skill::Extremum => extremum(dice, chart, &pool),
         Skill::Compare => compare(dice, chart, &pool),
-        Skill::Count => Some(count(dice, chart, truth, &entries, &pool)),
+        Skill::Count => count(dice, chart, truth, &entries, &pool),
         Skill::Trend => trend(chart, &pool),
-        Skill::Value => None,
-    };
-    // A draw without two different values cannot ask for a difference or an order.
-    asked.unwrap_or_else(|| value(dice, chart, &pool))
+        Skill::Value => Some(value(dice, chart, &pool)),
+    }
 }
 
 fn entries<'a>(chart: &Chart, truth: &'a Truth) -> Vec<Entry<'a>> {
@@ -260,7 +258,13 @@ fn compare(dice: &mut Dice, chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked>
     Some(Asked { skill: Skill::Compare, question, target: text(answer), plan })
 }
 
-fn count(dice: &mut Dice, chart: &Chart, truth: &Truth, entries: &[Entry<'_>], pool: &[&Entry<'_>]) -> Asked {
+fn count(
+    dice: &mut Dice,
+    chart: &Chart,
+    truth: &Truth,
+    entries: &[Entry<'_>],
+    pool: &[&Entry<'_>],
+) -> Option<Asked> {
     let exact = |n: usize| Target::Number { value: n as f64, tolerance: 0.0 };
     if chart.style == Style::Pie || dice.chance(30) {
         let (n, what) = match chart.style {
@@ -270,12 +274,12 @@ fn count(dice: &mut Dice, chart: &Chart, truth: &Truth, entries: &[Entry<'_>], p
             Style::Bar => (entries.len(), "bars"),
             _ => (chart.categories.len(), "groups of bars"),
         };
-        return Asked {
+        return Some(Asked {
             skill: Skill::Count,
             question: format!("How many {what} are there?"),
             target: exact(n),
             plan: Plan::direct(format!("There are {n}."), n.to_string()),
-        };
+        });
     }
     // A threshold half a grain off any value that occurs would print badly; a tick that no value equals is clear.
     let of_all = chart.style == Style::Scatter;
@@ -288,9 +292,7 @@ fn count(dice: &mut Dice, chart: &Chart, truth: &Truth, entries: &[Entry<'_>], p
         .map(|i| chart.y.min + i * chart.y.step)
         .filter(|t| !values.contains(t))
         .collect();
-    let Some(&tick) = ticks.get(dice.below(ticks.len() as u32) as usize) else {
-        return value(dice, chart, pool);
-    };
+    let &tick = ticks.get(dice.below(ticks.len() as u32) as usize)?;
     let n = values.iter().filter(|v| **v > tick).count();
     let line = chart.show(tick);
     let (things, of) = match (chart.style, chart.series.len()) {
@@ -307,12 +309,12 @@ fn count(dice: &mut Dice, chart: &Chart, truth: &Truth, entries: &[Entry<'_>], p
         "draw_horizontal_line_by_y",
         json!({"image": "img_0", "y": row.round()}),
     );
-    Asked {
+    Some(Asked {
         skill: Skill::Count,
         question: format!("How many {things}{of} above {line}?"),
         target: exact(n),
         plan,
-    }
+    })
 }
 
 fn trend(chart: &Chart, pool: &[&Entry<'_>]) -> Option<Asked> {
