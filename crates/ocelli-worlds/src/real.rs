@@ -17,6 +17,12 @@ use crate::truth::Truth;
 const MAX_PICTURE: u64 = 16 << 20;
 const MAX_TEXT: u64 = 64 << 20;
 
+/// Names under which the folder of PuzzleVQA is met; the first is ours.
+pub const PUZZLEVQA_FOLDERS: &[&str] = &["puzzlevqa", "PuzzleVQA"];
+
+/// Names under which the folder of easy-VQA is met; the second is that of the unzipped package.
+pub const EASY_VQA_FOLDERS: &[&str] = &["easy-vqa", "easy_vqa"];
+
 /// Where PuzzleVQA can be had.
 pub const PUZZLEVQA_ORIGIN: &str =
     "it is public: the folder PuzzleVQA of the repository declare-lab/LLM-PuzzleTest (MIT)";

@@ -57,7 +57,12 @@ fn reference(command: &clap::Command) -> String {
     let mut out = String::from(
         "# Command-line reference\n\nGenerated: `ocelli completions markdown > docs/cli.md`. A test compares.\n\n\
          Exit codes: 0 done; 1 done, and the answer is \"no\" (different, not equal, check failed); 2 the request or its \
-         input is wrong; 3 done in part, some work was given up; 130 interrupted.\n\nEvery command also takes:\n\n",
+         input is wrong; 3 done in part, some work was given up; 130 interrupted; 141 nobody read what was printed (`ocelli ... | \
+         head`).
+
+Every command also takes:
+
+",
     );
     for arg in command.get_arguments().filter(|a| a.is_global_set()) {
         option(arg, &mut out);

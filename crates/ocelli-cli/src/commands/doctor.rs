@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use ocelli_tensor::{DType, Params, Tape, Tensor, Var, ops};
+use ocelli_worlds::real::{EASY_VQA_FOLDERS, PUZZLEVQA_FOLDERS};
 use serde::Serialize;
 
 use super::model_source;
@@ -181,8 +182,11 @@ fn data() -> Finding {
             "point it at the folder that holds puzzlevqa/, easy-vqa/ and others",
         );
     }
-    let known = ["puzzlevqa", "easy-vqa", "math", "mathv", "mathvista"];
-    let (there, missing): (Vec<&str>, Vec<&str>) = known.into_iter().partition(|n| dir.join(n).exists());
+    let known = [PUZZLEVQA_FOLDERS, EASY_VQA_FOLDERS, &["math"], &["mathv"], &["mathvista"]];
+    let is_there = |names: &&[&str]| names.iter().any(|n| dir.join(n).exists());
+    let (there, missing): (Vec<&[&str]>, Vec<&[&str]>) = known.into_iter().partition(is_there);
+    let [there, missing] =
+        [there, missing].map(|sets| sets.iter().map(|names| names[0]).collect::<Vec<&str>>());
     let found = format!(
         "OCELLI_DATA = {}: {}",
         dir.display(),

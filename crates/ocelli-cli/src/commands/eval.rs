@@ -25,7 +25,7 @@ use crate::ui::Ui;
   ocelli eval --list
   ocelli eval math500 --model Qwen/Qwen3-8B --endpoint http://127.0.0.1:8000/v1
   ocelli eval emma-mini:direct csvqa:zh --model m --endpoint http://127.0.0.1:8000/v1 --judge m --limit 50
-  ocelli eval puzzlevqa --model runs/charts/grpo --max-tokens 64")]
+  ocelli eval puzzlevqa --model runs/charts/stages/grpo/model --max-tokens 64")]
 pub(crate) struct Args {
     /// Benchmarks with their variants, e.g. `emma-mini csvqa:zh,direct`; a path of a TOML file declares one of your own.
     #[arg(required_unless_present = "list")]
