@@ -7,7 +7,7 @@ use ocelli_data::{ContentHash, Part, Status, ToolUse, Trajectory};
 use serde::{Deserialize, Serialize};
 
 /// One condition on a trajectory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// It ended with an answer.

@@ -33,7 +33,7 @@ pub const MAX_TEXT: usize = 64 << 10;
 pub const MAX_CALLS_PER_TURN: usize = 16;
 
 /// How a policy writes its tool calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CallFormat {
     /// `<tool_call>` tags around JSON objects.

@@ -18,7 +18,7 @@ use crate::policy::{BoxFuture, Said};
 use crate::toolbox::Toolbox;
 
 /// What counts as the final answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerRule {
     /// A turn that calls no tool, or a call of `answer`.
@@ -29,7 +29,7 @@ pub enum AnswerRule {
 }
 
 /// How questions with tools are run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ToolEnvConfig {
     /// How calls are written.

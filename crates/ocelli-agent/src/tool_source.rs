@@ -36,8 +36,9 @@ use serde_json::{Value, json};
 
 use crate::toolbox::{LocalTools, Toolbox};
 
-/// Which tools, and where they run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which tools, and where they run: a list of names, or this table.
+#[derive(Clone, Debug, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
 pub struct ToolSource {
     /// Names in the order in which prompts list them, those of other servers with their prefix. Left out: all tools of this
     /// program but `detect`, and all of the servers.
@@ -137,7 +138,7 @@ impl Serialize for ToolSource {
 }
 
 /// A server of other tools, over the Model Context Protocol: its address, or the program that is it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoteSource {
     /// Put before the names of its tools; empty for none.
@@ -161,7 +162,8 @@ pub struct RemoteSource {
 }
 
 /// A server started by `ocelli tools serve`: its address, alone or in a table with its token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct ServerSource {
     /// Such as `http://127.0.0.1:7070`.
     pub url: String,

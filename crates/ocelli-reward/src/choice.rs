@@ -328,7 +328,7 @@ pub fn extract_choice(response: &str, options: &[String], count: usize) -> Optio
 }
 
 /// How a selection of several options is scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credit {
     /// All right options and no wrong one.

@@ -27,7 +27,7 @@ pub enum RubricError {
 }
 
 /// One line of a rubric's table: `{ kind = "accuracy", weight = 0.8 }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PartConfig {
     /// Weight in the total; 0 reports the part without counting it.
     pub weight: f64,
@@ -37,7 +37,7 @@ pub struct PartConfig {
 }
 
 /// The scorers that a table can name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PartKind {
     /// [`Accuracy`].

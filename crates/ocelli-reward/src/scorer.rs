@@ -21,7 +21,7 @@ pub trait Scorer: Send + Sync {
 ///
 /// A trajectory that was cut off has no answer and scores 0; one that failed for reasons outside the policy is
 /// unscored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Accuracy {
     /// Conventions of mathematical comparison.

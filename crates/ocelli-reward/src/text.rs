@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::unicode::normalise_unicode;
 
 /// How a text answer is compared with the accepted texts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "rule")]
 pub enum TextRule {
     /// Equal after [`normalise`]: full marks or none.

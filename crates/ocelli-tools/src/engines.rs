@@ -25,7 +25,7 @@ pub struct EnginesConfig {
 }
 
 /// Networks that read text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OcrNetwork {
     /// PP-OCRv6 tiny, part of the program.

@@ -15,7 +15,7 @@ use crate::losses::LossError;
 use crate::losses::finite;
 
 /// How a group's rewards become advantages.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Advantage {
     /// Divided by the standard deviation (n - 1) plus epsilon.
@@ -38,7 +38,7 @@ impl Default for Advantage {
 }
 
 /// A group's rewards in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GroupStats {
     /// Members.
     pub n: usize,
@@ -88,7 +88,7 @@ pub fn group_advantages(kind: Advantage, rewards: &[f64]) -> Result<(Vec<f64>, G
 }
 
 /// How several rewards of one response are put together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
     /// Weighted sum, then the advantage of the sum.

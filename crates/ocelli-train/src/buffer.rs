@@ -25,7 +25,7 @@ use crate::advantages::GroupStats;
 use crate::exact;
 
 /// What is drawn at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Single responses, by their own `|A|`.
@@ -36,7 +36,7 @@ pub enum Unit {
 }
 
 /// Which advantage a replayed response has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Refresh {
     /// The one it was stored with.
@@ -49,7 +49,7 @@ pub enum Refresh {
 }
 
 /// Settings of the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BufferConfig {
     /// Largest number of responses.

@@ -23,7 +23,7 @@ use crate::reward_model::score_dialogues;
 use crate::shaping::Overlong;
 
 /// How a reward model's score enters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelReward {
     /// Weight in the sum.
@@ -41,7 +41,7 @@ pub struct ModelReward {
 }
 
 /// What is rewarded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardSpec {
     /// Rules.

@@ -22,7 +22,7 @@ use ocelli_data::record::Record;
 use serde::{Deserialize, Serialize};
 
 /// When a metric is alarming; compared with its mean over the window.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Rule {
     /// The mean is above this.
@@ -36,7 +36,7 @@ pub enum Rule {
 }
 
 /// One monitor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Monitor {
     /// Name of the metric, e.g. `buffer/fill`.
@@ -128,12 +128,12 @@ impl Monitor {
 }
 
 /// Monitors with their memory; part of every checkpoint.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Monitors {
     state: BTreeMap<String, State>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 struct State {
     /// Latest values, as bits.
     window: VecDeque<u64>,

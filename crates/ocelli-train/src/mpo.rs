@@ -29,7 +29,7 @@ use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 use crate::sft::walk;
 
 /// Settings of a preference run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MpoConfig {
     /// Steps, checkpoints, evaluation.

@@ -10,7 +10,7 @@ use crate::ranges;
 use crate::schedule::Schedule;
 
 /// Learning rates by part; zero freezes the part.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PartRates {
     /// Vision tower.
@@ -33,7 +33,7 @@ impl Default for PartRates {
 }
 
 /// Low-rank adapters on the language model, whose own weights are then frozen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Adapters {
     /// Rank r.
@@ -69,7 +69,7 @@ impl Adapters {
 }
 
 /// Optimizer settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// Learning rate of each part; 0 freezes it.
@@ -164,7 +164,7 @@ impl OptimizerConfig {
 }
 
 /// Type of activations and matrix products; master weights and optimizer are always f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single.

@@ -54,7 +54,7 @@ impl Pair {
 }
 
 /// Which of the scored answers to a question become pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PairRule {
     /// The better answer has at least this score (a verifier's 1; a reward model's calibrated threshold).

@@ -31,7 +31,7 @@ use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 use crate::sft::walk;
 
 /// One stage of fine-tuning.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RewardStage {
     /// Optimizer steps.
@@ -49,7 +49,7 @@ fn one() -> f64 {
 }
 
 /// Settings of a reward-model run. `run.steps` is the sum of the stages' steps, where there are stages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
     /// Steps, checkpoints, evaluation.

@@ -31,7 +31,7 @@ use crate::ranges;
 use crate::responses::Response;
 
 /// How rollouts are made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutConfig {
     /// Divides the logits.
@@ -82,7 +82,7 @@ impl RolloutConfig {
 const ORACLES: usize = 4;
 
 /// How an oracle shows its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OracleConfig {
     /// Tools are listed and can be called, as in rollouts with tools.

@@ -36,7 +36,7 @@ use crate::ranges;
 use crate::tensorboard;
 
 /// Stop when a metric no longer gets better.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
     /// Evaluation metric, e.g. `eval/loss`.
@@ -50,7 +50,7 @@ pub struct EarlyStop {
 }
 
 /// What all stages share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunConfig {
     /// Optimizer steps.

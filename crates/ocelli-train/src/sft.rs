@@ -28,7 +28,7 @@ use crate::responses::{Pack, Pass, Response, TokenGrads, learn, micro_batches, s
 use crate::run::{self, Metrics, Outcome, RunConfig, Stage, StepReport};
 
 /// Settings of a supervised run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftConfig {
     /// Steps, checkpoints, evaluation.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Soft punishment of overlong responses (DAPO, arXiv 2503.14476, eq. 13): zero up to `max - cache` tokens, then
 /// falling in a straight line to `-factor` at `max`, and `-factor` beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Overlong {
     /// Longest response in tokens.
@@ -33,7 +33,7 @@ impl Overlong {
 }
 
 /// What becomes of a response that a limit cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncated {
     /// It is scored like any other (and usually scores 0 for want of an answer).

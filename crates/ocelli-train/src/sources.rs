@@ -36,7 +36,7 @@ use crate::ranges;
 use crate::responses::Response;
 
 /// A model to begin with: exactly one of `tiny`, `path` and `language`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSource {
     /// A preset of the native family, drawn from `seed`.
@@ -108,7 +108,7 @@ impl ModelSource {
 }
 
 /// Items of a drawn world.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorldSource {
     /// `charts`, `counting`, `geometry`, `paths` or `patterns`.
@@ -164,7 +164,7 @@ fn world_error(e: ocelli_worlds::WorldError) -> TrainError {
 }
 
 /// Readings without pictures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Readings {
     /// Seed.
@@ -178,7 +178,7 @@ pub const PICTURE_MEMORY: usize = 4 << 30;
 const MAX_ITEMS: u64 = 10_000_000;
 
 /// Data of a stage: exactly one kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSource {
     /// A drawn world.
@@ -212,7 +212,7 @@ pub struct DataSource {
 }
 
 /// What stands before the answer to a PuzzleVQA puzzle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Conclude {
     /// The explanation and the deduction.

@@ -31,7 +31,7 @@ pub const PUZZLEVQA_ORIGIN: &str =
 pub const EASY_VQA_ORIGIN: &str = "it is the Python package easy-vqa 1.0 (MIT): `pip download --no-deps easy-vqa==1.0`, then unzip the wheel";
 
 /// Which part of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Rows to learn from.

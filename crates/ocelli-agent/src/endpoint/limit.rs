@@ -22,7 +22,7 @@ const FAILURE_SHARE: f64 = 0.25;
 const SLOW: f64 = 4.0;
 
 /// Bounds of the adaptive limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Concurrency {
     /// Requests in flight at the start.

@@ -25,7 +25,9 @@ pub use usage::{Price, Totals, Usage};
 pub use wire::{Completion, Finish, MalformedCall, SamplingParams, ToolImages, ToolSchema};
 
 /// How a request ended. Every request has exactly one; none is ever dropped from a denominator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A complete answer.
@@ -82,7 +84,7 @@ impl std::fmt::Debug for ApiKey {
 }
 
 /// Where an endpoint is and how it may be used. The defaults suit a server of one's own.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
     /// Base address up to and including the version, e.g. `http://127.0.0.1:8000/v1`.

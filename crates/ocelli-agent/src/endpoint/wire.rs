@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Outcome, Usage, thinking};
 
 /// How to sample. Absent fields are left to the endpoint's defaults.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingParams {
     /// 0 is greedy.
@@ -51,7 +51,7 @@ pub struct ToolSchema {
 }
 
 /// Where images of tool results go: many endpoints accept only text in a tool message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolImages {
     /// Into a user message that follows the tool messages.

@@ -7,15 +7,17 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-/// Write shell completions, man pages or the command-line reference.
+use super::config_reference;
+
+/// Write shell completions, man pages, or the references of the command line and of configuration files.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to write.
     #[arg(value_enum)]
     what: What,
-    /// Directory for man pages; the others go to standard output.
-    #[arg(long, default_value = "man")]
-    out: PathBuf,
+    /// Directory for man pages and schemas (default: man, schemas); the others go to standard output.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -27,6 +29,10 @@ enum What {
     Man,
     /// The reference of all commands in Markdown.
     Markdown,
+    /// The reference of all configuration files in Markdown: keys, types, defaults, meanings.
+    Config,
+    /// JSON Schemas of the configuration files, into --out: editors complete and check TOML with them.
+    Schema,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -37,14 +43,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Zsh => clap_complete::Shell::Zsh,
         What::Fish => clap_complete::Shell::Fish,
         What::Man => {
-            ocelli_data::io::create_dir(&args.out)?;
-            clap_mangen::generate_to(command, &args.out)?;
-            writeln!(stdout, "man pages are in {}", args.out.display())?;
+            let out = args.out.clone().unwrap_or_else(|| "man".into());
+            ocelli_data::io::create_dir(&out)?;
+            clap_mangen::generate_to(command, &out)?;
+            writeln!(stdout, "man pages are in {}", out.display())?;
             return Ok(ExitCode::SUCCESS);
         }
         What::Markdown => {
             command.build();
             stdout.write_all(reference(&command).as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::Config => {
+            stdout.write_all(config_reference::markdown().as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::Schema => {
+            let out = args.out.clone().unwrap_or_else(|| "schemas".into());
+            ocelli_data::io::create_dir(&out)?;
+            for (_, name, schema) in config_reference::files() {
+                let text = serde_json::to_string_pretty(&schema)? + "\n";
+                ocelli_data::io::write_atomic(&out.join(format!("{name}.json")), text.as_bytes())?;
+            }
+            writeln!(stdout, "schemas are in {}", out.display())?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -58,11 +79,7 @@ fn reference(command: &clap::Command) -> String {
         "# Command-line reference\n\nGenerated: `ocelli completions markdown > docs/cli.md`. A test compares.\n\n\
          Exit codes: 0 done; 1 done, and the answer is \"no\" (different, not equal, check failed); 2 the request or its \
          input is wrong; 3 done in part, some work was given up; 130 interrupted; 141 nobody read what was printed (`ocelli ... | \
-         head`).
-
-Every command also takes:
-
-",
+         head`).\n\nEvery command also takes:\n\n",
     );
     for arg in command.get_arguments().filter(|a| a.is_global_set()) {
         option(arg, &mut out);

@@ -3,6 +3,7 @@
 mod check_table;
 mod compare;
 mod completions;
+mod config_reference;
 mod doctor;
 mod eval;
 mod generate;

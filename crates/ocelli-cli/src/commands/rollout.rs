@@ -55,7 +55,8 @@ use ocelli_tools::Limits;
 use ocelli_worlds::Setup;
 use serde_json::json;
 
-use self::settings::{Data, PolicyConfig, RolloutConfig};
+pub(super) use self::settings::RolloutConfig;
+use self::settings::{Data, PolicyConfig};
 use super::{model_source, tool_source};
 use crate::config;
 use crate::ui::Ui;

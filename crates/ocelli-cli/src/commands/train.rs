@@ -59,9 +59,10 @@ struct Run {
 }
 
 /// The file of one stage: where the model and the data come from, where the run goes, and the stage's own settings.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct File<T> {
+#[schemars(bound = "T: schemars::JsonSchema + serde::Serialize + Default")]
+pub(crate) struct File<T> {
     /// Run directory.
     out: PathBuf,
     model: ModelSource,

@@ -42,7 +42,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A whole pipeline.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pipeline {
     /// Name of the run.
@@ -79,7 +79,7 @@ pub(crate) enum Kind {
 }
 
 /// One stage.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Stage {
     Questions(Questions),
@@ -161,7 +161,7 @@ impl Stage {
 }
 
 /// Questions with their pictures, drawn or read.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Questions {
     pub(crate) from: DataSource,
@@ -174,7 +174,7 @@ pub(crate) struct Questions {
 }
 
 /// A text model gets eyes: the vision tower of a stage's model, a new projector, the language model frozen.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Assemble {
     /// The text model: a checkpoint directory, a GGUF file, or a name on the model hub.
@@ -191,7 +191,7 @@ pub(crate) struct Assemble {
 }
 
 /// Dialogues with real tools that teach.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Trajectories {
     pub(crate) questions: String,
@@ -212,7 +212,7 @@ pub(crate) struct Trajectories {
 }
 
 /// Supervised fine-tuning.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sft {
     pub(crate) model: String,
@@ -228,7 +228,7 @@ pub(crate) struct Sft {
 }
 
 /// Preference pairs.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pairs {
     pub(crate) questions: String,
@@ -252,7 +252,7 @@ pub(crate) struct Pairs {
 }
 
 /// A reward model.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reward {
     pub(crate) model: String,
@@ -264,7 +264,7 @@ pub(crate) struct Reward {
 }
 
 /// Mixed preference optimisation.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mpo {
     pub(crate) model: String,
@@ -276,7 +276,7 @@ pub(crate) struct Mpo {
 }
 
 /// Reinforcement learning.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grpo {
     pub(crate) model: String,
@@ -298,7 +298,7 @@ pub(crate) struct Grpo {
 }
 
 /// Accuracy of several models on the same questions.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Evaluate {
     pub(crate) questions: String,
@@ -315,7 +315,7 @@ pub(crate) struct Evaluate {
 }
 
 /// One way of answering, or two: without and with tools.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ArmConfig {
     /// Name for people, e.g. `SFT`.
@@ -336,7 +336,7 @@ pub(crate) struct ArmConfig {
 }
 
 /// Whether tools are called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WithTools {
     #[default]

@@ -44,7 +44,7 @@ pub enum Outcome {
 }
 
 /// What happens where one side states something (a unit, a per cent sign) that the other leaves out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// The values decide; the verdict notes what was missing.
@@ -54,7 +54,7 @@ pub enum Missing {
 }
 
 /// When decimals count as equal to a value that they only approximate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decimals {
     /// Never: 0.333 is not 1/3.
@@ -65,7 +65,7 @@ pub enum Decimals {
 }
 
 /// Conventions of a comparison. The default suits answers to school and competition mathematics.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Approximation by decimals.

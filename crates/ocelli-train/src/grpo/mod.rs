@@ -58,7 +58,7 @@ pub use evaluate::{Accuracies, ToolEffect, evaluate};
 pub use partial::Partial;
 
 /// Resampling until enough groups are informative (DAPO's dynamic sampling).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DynamicSampling {
     /// Most rounds of rollouts in one step, the first included.
@@ -66,7 +66,7 @@ pub struct DynamicSampling {
 }
 
 /// Questions that teach nothing are left out before the first step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptFilter {
     /// Answers to each question, at least 2; those whose rewards are all the same are left out.
@@ -74,7 +74,7 @@ pub struct PromptFilter {
 }
 
 /// Which responses count in the denominator of the loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Count {
     /// All of the batch: uninformative groups that no replay stands in for make the step smaller.
@@ -85,7 +85,7 @@ pub enum Count {
 }
 
 /// Settings of a GRPO run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpoConfig {
     /// Steps, checkpoints, evaluation.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 
 /// How far rollouts may run ahead of the training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Partial {
     /// Groups under way beside the `prompts` that a step trains; at most as many as those.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{LOG_RATIO_LIMIT, LossError, finite, same_length};
 
 /// Which tokens are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Keep {
     /// All.
@@ -54,7 +54,7 @@ pub enum Keep {
 }
 
 /// How kept tokens are weighed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Weight {
     /// By 1.
@@ -73,7 +73,7 @@ pub enum Weight {
 }
 
 /// A correction: what is kept, and how it is weighed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Correction {
     /// What is kept.

@@ -97,7 +97,7 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
 }
 
 /// How token losses become one number; see the table at the top.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reduction {
     /// Mean over responses of the mean over their tokens (GRPO).

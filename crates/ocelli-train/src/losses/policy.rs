@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{LOG_RATIO_LIMIT, LossError, Normaliser, Reduction, finite, same_length};
 
 /// Over what the ratio is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// One ratio per token.
@@ -36,7 +36,7 @@ pub enum Level {
 }
 
 /// The surrogate objective.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Surrogate {
     /// Clipped ratio; see the table above.
@@ -71,7 +71,7 @@ impl Default for Surrogate {
 }
 
 /// Estimators of the divergence from the reference on sampled tokens, `x = log pi_ref - log pi`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
     /// `-x`. In a loss its gradient is zero in expectation: for rewards.
@@ -86,7 +86,7 @@ pub enum KlEstimator {
 }
 
 /// KL term of the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kl {
     /// Weight.
@@ -115,7 +115,7 @@ pub fn kl_terms(estimator: KlEstimator, logp: f64, reference: f64) -> (f64, f64)
 }
 
 /// The whole policy loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyLoss {
     /// Surrogate objective.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{LossError, finite, sigmoid, softplus};
 
 /// The preference term.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Preference {
     /// Logistic loss of DPO, with the share of labels taken to be flipped.
@@ -39,7 +39,7 @@ impl Default for Preference {
 }
 
 /// Where the shift `d` of BCO comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BcoShift {
     /// `d = 0`.
@@ -55,7 +55,7 @@ pub enum BcoShift {
 }
 
 /// Weighted sum of the three terms; DPO is `{quality: 0, generation: 0}`, BCO `{preference: 0, generation: 0}`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PreferenceLoss {
     /// Strength `beta` of the implicit KL constraint.
@@ -86,7 +86,7 @@ impl Default for PreferenceLoss {
 }
 
 /// Running state of the shift; part of every checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ShiftState {
     /// Present shift.
     pub value: f64,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{LossError, finite, sigmoid, softplus};
 
 /// Settings of the ranking loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BradleyTerry {
     /// Use the margins of the pairs where they have one.
@@ -56,7 +56,7 @@ pub fn ranking_loss(
 }
 
 /// What a set of scored pairs says about a reward model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RankingReport {
     /// Pairs with an order.
     pub pairs: usize,

@@ -22,7 +22,7 @@ use crate::item::{Draft, Item, Setup, WorldError};
 use crate::truth::{Rect, Truth};
 
 /// The world of charts. Empty lists mean all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Charts {
     /// Styles to draw.

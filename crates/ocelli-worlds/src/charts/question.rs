@@ -13,7 +13,7 @@ use crate::item::Plan;
 use crate::truth::{AxisName, Mark, Truth};
 
 /// What a question asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Skill {
     /// The number behind one mark.

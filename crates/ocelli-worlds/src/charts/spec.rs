@@ -8,7 +8,7 @@ use crate::item::{Level, Setup};
 use crate::palette::{self, Named};
 
 /// The six styles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Style {
     /// One bar per category.

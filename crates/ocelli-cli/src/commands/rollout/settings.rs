@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// One run.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RolloutConfig {
+pub(in crate::commands) struct RolloutConfig {
     /// Directory of the run.
     pub(super) out: PathBuf,
     /// Seed of all sampling.
@@ -104,7 +104,7 @@ impl RolloutConfig {
 }
 
 /// Where the questions come from.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Data {
     /// A drawn world, with the oracle's plan of each question.
@@ -133,7 +133,7 @@ fn default_height() -> u32 {
 }
 
 /// Who answers.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum PolicyConfig {
     /// The plan that each question carries in `meta.plan`.
@@ -159,7 +159,7 @@ fn default_one() -> f32 {
 }
 
 /// An OpenAI-compatible server and how it may be used.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
     /// Up to and including the version, e.g. `http://127.0.0.1:8000/v1`.
