@@ -128,7 +128,7 @@ pub fn each_advantages(
 }
 
 /// KL in the reward: every sampled token costs `beta k1`, as in REINFORCE++ (see [`token_returns`]).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RewardKl {
     /// Weight, zero or more.
