@@ -104,8 +104,14 @@ fn describe(schema: &Value, out: &mut String, wanted: &mut Vec<String>) {
                 let _ = write!(out, "\n{}{text}\n", names.join(", "));
             }
         }
-        if properties.values().any(|v| v.get("const").is_none()) {
-            keys(table, properties, out, wanted);
+        // A variant that is named by its key holds its settings in a table under it.
+        let inner = properties.values().filter_map(|v| Some((v, v.get("properties")?.as_object()?))).next();
+        match inner.filter(|_| tag.is_none() && properties.len() == 1) {
+            Some((inner, inner_keys)) => keys(inner, inner_keys, out, wanted),
+            None if properties.values().any(|v| v.get("const").is_none()) => {
+                keys(table, properties, out, wanted)
+            }
+            None => {}
         }
     }
 }

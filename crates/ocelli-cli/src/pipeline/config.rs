@@ -164,6 +164,7 @@ impl Stage {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Questions {
+    /// Where they come from.
     pub(crate) from: DataSource,
     /// Put a grey picture of the same size in place of each, for what text alone can do.
     #[serde(default)]
@@ -194,6 +195,7 @@ pub(crate) struct Assemble {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Trajectories {
+    /// Stage of the questions.
     pub(crate) questions: String,
     /// The model that answers, or, with `oracle`, the one that the dialogues are for.
     pub(crate) model: String,
@@ -215,14 +217,17 @@ pub(crate) struct Trajectories {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sft {
+    /// Stage of the model that is trained.
     pub(crate) model: String,
     /// Stages of questions (learn the oracle's answer) and of trajectories (learn what was said).
     pub(crate) data: Vec<String>,
+    /// Stages of what the loss is measured on during training.
     #[serde(default)]
     pub(crate) held_out: Vec<String>,
     /// Learn the oracle's conclusion before the answer, where questions are learned.
     #[serde(default)]
     pub(crate) reasons: bool,
+    /// Settings of the training.
     #[serde(default)]
     pub(crate) train: SftConfig,
 }
@@ -231,6 +236,7 @@ pub(crate) struct Sft {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pairs {
+    /// Stage of the questions.
     pub(crate) questions: String,
     /// Whose answers are paired, right against wrong.
     pub(crate) model: String,
@@ -255,10 +261,14 @@ pub(crate) struct Pairs {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reward {
+    /// Stage of the model that becomes the reward model.
     pub(crate) model: String,
+    /// Stages of the pairs to learn from.
     pub(crate) pairs: Vec<String>,
+    /// Stages of the pairs that accuracy, margins and calibration are measured on.
     #[serde(default)]
     pub(crate) held_out: Vec<String>,
+    /// Settings of the training.
     #[serde(default)]
     pub(crate) train: RewardConfig,
 }
@@ -267,10 +277,14 @@ pub(crate) struct Reward {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mpo {
+    /// Stage of the model that is trained; as it comes in it is the reference.
     pub(crate) model: String,
+    /// Stages of the pairs to learn from.
     pub(crate) pairs: Vec<String>,
+    /// Stages of the pairs that the loss is measured on during training.
     #[serde(default)]
     pub(crate) held_out: Vec<String>,
+    /// Settings of the training.
     #[serde(default)]
     pub(crate) train: MpoConfig,
 }
@@ -279,8 +293,11 @@ pub(crate) struct Mpo {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grpo {
+    /// Stage of the model that is trained.
     pub(crate) model: String,
+    /// Stage of the questions.
     pub(crate) questions: String,
+    /// Stage of the questions that accuracy is measured on during training.
     #[serde(default)]
     pub(crate) held_out: Option<String>,
     /// Call tools in rollouts.
@@ -301,7 +318,9 @@ pub(crate) struct Grpo {
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Evaluate {
+    /// Stage of the questions.
     pub(crate) questions: String,
+    /// Who answers.
     pub(crate) arms: Vec<ArmConfig>,
     /// Column of the questions' `meta` to group by, e.g. `style`.
     #[serde(default)]
@@ -339,9 +358,12 @@ pub(crate) struct ArmConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WithTools {
+    /// Without.
     #[default]
     Without,
+    /// With.
     With,
+    /// Once each.
     Both,
 }
 
