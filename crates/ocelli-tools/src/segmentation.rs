@@ -24,9 +24,12 @@ pub(crate) struct Regions {
 }
 
 impl Regions {
-    /// Parts a picture. `k` as in [`segment`]; it counts pixels, so it shrinks with the picture.
+    /// Parts a picture. `k` as in [`segment`]; it counts pixels, so it shrinks with the picture. Of each square one pixel is
+    /// looked at, that of the point's own place in its square, so that the point's region is that of its own colour; means
+    /// would make regions of their own along every edge.
     pub(crate) fn of(
         pixels: &RgbImage,
+        point: (u32, u32),
         k: f64,
         check: &dyn Fn() -> Result<(), ToolError>,
     ) -> Result<Self, ToolError> {
@@ -36,7 +39,7 @@ impl Regions {
         if step == 1 {
             return Ok(Self { labels: segment(pixels, k, check)?, step, width: w });
         }
-        let small = reduced(pixels, step);
+        let small = sampled(pixels, step, (point.0 % step, point.1 % step));
         let labels = segment(&small, k / f64::from(step * step), check)?;
         Ok(Self { labels, step, width: small.width() })
     }
@@ -47,19 +50,11 @@ impl Regions {
     }
 }
 
-/// Means over squares of `step` pixels; those at the right and lower edge may be smaller.
-fn reduced(pixels: &RgbImage, step: u32) -> RgbImage {
+/// Every `step`-th pixel in both directions, from `first` on; in smaller squares at the right and lower edge, the last one.
+fn sampled(pixels: &RgbImage, step: u32, first: (u32, u32)) -> RgbImage {
     let (w, h) = pixels.dimensions();
     RgbImage::from_fn(w.div_ceil(step), h.div_ceil(step), |x, y| {
-        let (mut sum, mut n) = ([0u32; 3], 0);
-        for py in y * step..((y + 1) * step).min(h) {
-            for px in x * step..((x + 1) * step).min(w) {
-                let pixel = pixels.get_pixel(px, py).0;
-                (0..3).for_each(|c| sum[c] += u32::from(pixel[c]));
-                n += 1;
-            }
-        }
-        image::Rgb(sum.map(|s| ((s + n / 2) / n) as u8))
+        *pixels.get_pixel((x * step + first.0).min(w - 1), (y * step + first.1).min(h - 1))
     })
 }
 
@@ -186,12 +181,17 @@ mod tests {
         // 6 megapixels: squares of 2 pixels. The edge at 1,001 lies within one.
         let p =
             RgbImage::from_fn(3000, 2000, |x, _| Rgb(if x < 1001 { [200, 30, 30] } else { [30, 30, 200] }));
-        let regions = Regions::of(&p, 300.0, &|| Ok(())).unwrap();
+        let regions = Regions::of(&p, (10, 10), 300.0, &|| Ok(())).unwrap();
         assert_eq!(regions.step, 2);
         let left = regions.at(10, 10);
         assert!((0..999).step_by(7).all(|x| regions.at(x, 1999) == left));
         assert!((1003..3000).step_by(7).all(|x| regions.at(x, 5) == regions.at(2999, 1999)));
         assert_ne!(left, regions.at(2999, 1999));
+        // A point on the edge is in the region of its own colour, to the left or to the right.
+        for (x, in_left) in [(1000, true), (1001, false)] {
+            let regions = Regions::of(&p, (x, 900), 300.0, &|| Ok(())).unwrap();
+            assert_eq!(regions.at(x, 900) == regions.at(10, 10), in_left, "{x}");
+        }
     }
 
     #[test]

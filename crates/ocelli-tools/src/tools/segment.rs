@@ -47,7 +47,7 @@ impl Tool for SegmentRegionAroundPoint {
             Detail::Medium => 500.0,
             Detail::Fine => 100.0,
         };
-        let regions = segmentation::Regions::of(&pixels, k, &|| call.check())?;
+        let regions = segmentation::Regions::of(&pixels, (x, y), k, &|| call.check())?;
         let wanted = regions.at(x, y);
         // A pale region on pale ground shows by its edge alone.
         let edge = |x: u32, y: u32| {
