@@ -34,12 +34,6 @@ impl MetricNames {
         self.when(held_out > 0, "held-out data", names)
     }
 
-    /// True where the run measures this.
-    #[cfg(test)]
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.present.iter().any(|n| n == name)
-    }
-
     /// Refuses a name that the run will never measure; `only` are the names that the setting looks at (by their beginning).
     pub(crate) fn check(&self, key: &str, name: &str, only: &str) -> Result<(), TrainError> {
         let wanted = || self.present.iter().filter(|n| n.starts_with(only));

@@ -131,7 +131,8 @@ impl Store {
                     self.root.display()
                 )
             }
-            Err(TryLockError::Error(_)) => Ok(None),
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 
